@@ -1,0 +1,45 @@
+//! What each command does, one line each.
+
+pub mod inspect;
+pub mod load;
+pub mod profiles;
+pub mod record;
+
+use crate::cli::{Cli, Command};
+use crate::exit::{Exit, Failure};
+use clap::CommandFactory;
+
+/// Carries a command out.
+///
+/// # Errors
+/// [`Failure`]: one line for the user, and the exit code.
+pub fn execute(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Run(args) => load::run(&args),
+        Command::Resume(args) => load::resume(&args),
+        Command::Seal(args) => record::seal(&args.run),
+        Command::Inspect(args) => inspect::inspect(&args),
+        Command::Judge(args) => record::judge(&args),
+        Command::Report(args) => record::report(&args),
+        Command::Profiles(args) => profiles::profiles(&args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "hallmark", &mut std::io::stdout());
+            Ok(Exit::Accepted)
+        }
+        Command::Worker => {
+            crate::worker::main(std::io::stdin(), std::io::stdout());
+            Ok(Exit::Accepted)
+        }
+    }
+}
+
+/// Prints to standard output. A reader that has gone away, such as `head`, is no error.
+pub fn say(text: &str) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes());
+    if !text.ends_with('\n') {
+        let _ = out.write_all(b"\n");
+    }
+    let _ = out.flush();
+}

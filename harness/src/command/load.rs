@@ -1,0 +1,298 @@
+//! `hallmark run` and `hallmark resume`: from a profile to a verdict.
+//!
+//! Everything that can be refused is refused before a file is written or a device is loaded.
+
+use crate::cli::{Resume, Run, Show, Ui};
+use crate::clock::{self, RunClock};
+use crate::command::record;
+use crate::exit::{Exit, Failure};
+use crate::plan::{self, Settings};
+use crate::run::Input;
+use crate::sensors::{self, Layout, Sources};
+use crate::shell::pen::Pen;
+use crate::shell::real::{self, Crew, Stage};
+use crate::topology;
+use crate::view::{View, json::Json, live::Live, plain::Plain};
+use hallmark_kernels::device::DeviceInfo;
+use hallmark_profiles::profile;
+use hallmark_results::frame::{FORMAT_VERSION, Frame, Opened, Table, What};
+use hallmark_results::plan::{Plan, SegmentKind};
+use hallmark_results::standing::Standing;
+use hallmark_results::store::journal::{JournalReader, JournalWriter};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+/// A run is not begun with less room than this for its record.
+const ROOM_BYTES: u64 = 64 << 20;
+
+/// Runs a profile on this machine.
+///
+/// # Errors
+/// [`Failure`]: exit 2 before anything was written, 4 where the run itself broke.
+pub fn run(args: &Run) -> Result<Exit, Failure> {
+    let loaded = profile::load(&args.profile).map_err(Failure::usage)?;
+    let found = topology::find();
+    let devices = topology::select(&found, &args.devices, &topology::cores()).map_err(Failure::usage)?;
+    let host = topology::host();
+    let mut settings = Settings {
+        seed: args.seed,
+        duration: args.duration,
+        node: host.name.clone(),
+        probe: None,
+    };
+    // A plan that cannot work on any device is refused before workers are started.
+    plan::make(&loaded, &devices, &settings).map_err(Failure::usage)?;
+    let sources = sources(&args.show, &args.replay);
+    let sensors = sensors::open(&sources).map_err(Failure::usage)?;
+    let folder = folder(args, &loaded.profile.name)?;
+    let signals = channel();
+    listen(&signals.0)?;
+    let mut view = view(args.show.ui)?;
+    view.note(&format!("opening {} devices", devices.len()));
+    let clock = RunClock::start();
+    let mut crew = real::muster(&devices, clock, loaded.profile.load.fit_step.is_some(), signals)?;
+    settings.probe = crew.probes.iter().flatten().copied().reduce(f64::min);
+    let devices = merge(&devices, &crew);
+    let mut plan = plan::make(&loaded, &devices, &settings).map_err(Failure::usage)?;
+    view.note("preparing steps and testing the audit");
+    let prepared = crew.prepare(&plan, clock)?;
+    plan.transport.clone_from(&prepared.transport);
+    let journal = create(&folder)?;
+    let opened = Opened {
+        format_version: FORMAT_VERSION,
+        run_id: folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
+        hallmark_version: env!("CARGO_PKG_VERSION").to_owned(),
+        utc_start: clock::utc_now(),
+        clock: clock::clock_state(),
+        host,
+        remark: args.remark.clone(),
+        plan_digest: plan.digest(),
+        plan,
+    };
+    let opened = Frame::Opened(Box::new(opened));
+    let standing = Standing::open(&opened).map_err(Failure::broken)?;
+    let pen = Pen::start(journal, crew.inputs.clone());
+    pen.write(opened);
+    view.opened(&standing, &folder);
+    let Layout {
+        tables,
+        probes,
+        mut events,
+    } = sensors.lay_out(&standing.opened().plan, 0);
+    events.extend(found.absent.into_iter().map(|a| {
+        let (what, why, remedy) = (a.what, a.why, a.remedy);
+        (None, What::Absent { what, why, remedy })
+    }));
+    // The run's clock begins with its record; opening and preparing are no part of it.
+    let stage = Stage {
+        crew,
+        prepared,
+        clock,
+        pen,
+        probes,
+        tables,
+        events,
+        view: view.as_mut(),
+        from: 0,
+        done: Vec::new(),
+    };
+    let (standing, pen) = real::perform(standing, stage);
+    record::conclude(&folder, &standing, pen, view.as_mut())
+}
+
+/// Goes on with a run that was cut off.
+///
+/// # Errors
+/// [`Failure`]: exit 2 where the folder holds no run that can go on, 4 where it broke again.
+pub fn resume(args: &Resume) -> Result<Exit, Failure> {
+    let (journal, _) = JournalWriter::recover(&args.run).map_err(Failure::usage)?;
+    let standing = fold(&args.run)?;
+    let resumable = |standing: &Standing| {
+        let before = standing.events().iter().any(|e| matches!(e.what, What::Resumed { .. }));
+        match (standing.closed().is_some(), before) {
+            (true, _) => Err("this run has ended; `hallmark seal` closes it"),
+            (_, true) => Err("this run was resumed before, and one resume is allowed; `hallmark seal` closes it"),
+            _ => Ok(()),
+        }
+    };
+    resumable(&standing).map_err(Failure::usage)?;
+    let plan = standing.opened().plan.clone();
+    let found = topology::find();
+    let devices = again(&plan, &found.devices)?;
+    let sensors = sensors::open(&sources(&args.show, &[])).map_err(Failure::usage)?;
+    let signals = channel();
+    listen(&signals.0)?;
+    let mut view = view(args.show.ui)?;
+    let last_ns = standing.last_ns();
+    let since_start = clock::since_utc_ns(&standing.opened().utc_start);
+    let now_ns = since_start.unwrap_or(last_ns).max(last_ns);
+    let clock = RunClock::resume(now_ns);
+    let mut crew = real::muster(&devices, clock, false, signals)?;
+    view.note("preparing steps and testing the audit");
+    let prepared = crew.prepare(&plan, clock)?;
+    let pen = Pen::start(journal, crew.inputs.clone());
+    view.opened(&standing, &args.run);
+    let mut layout = sensors.lay_out(&plan, 0);
+    renumber(&mut layout, &standing);
+    let mut events = layout.events;
+    let lost_ns = clock.now_ns().saturating_sub(last_ns);
+    events.insert(0, (None, What::Resumed { lost_ns }));
+    let stage = Stage {
+        crew,
+        prepared,
+        clock,
+        pen,
+        probes: layout.probes,
+        tables: layout.tables,
+        events,
+        view: view.as_mut(),
+        from: 0,
+        done: completed(&standing),
+    };
+    let (standing, pen) = real::perform(standing, stage);
+    record::conclude(&args.run, &standing, pen, view.as_mut())
+}
+
+fn sources(show: &Show, replay: &[PathBuf]) -> Sources {
+    Sources {
+        nvml: show.nvml.clone(),
+        replay: replay.to_vec(),
+        ..Sources::default()
+    }
+}
+
+/// Reads a journal into an account.
+pub fn fold(folder: &Path) -> Result<Standing, Failure> {
+    let mut frames = JournalReader::open(folder).map_err(Failure::usage)?;
+    let first = frames.next().ok_or_else(|| Failure::usage("the journal is empty"))?;
+    let mut standing = Standing::open(&first.map_err(Failure::inconclusive)?).map_err(Failure::inconclusive)?;
+    for frame in frames {
+        standing.push(&frame.map_err(Failure::inconclusive)?).map_err(Failure::inconclusive)?;
+    }
+    Ok(standing)
+}
+
+/// Phases whose windows were closed, in the schedule's numbering: they need not be run again.
+fn completed(standing: &Standing) -> Vec<usize> {
+    let closed = standing.windows().iter().filter(|w| w.end_ns.is_some());
+    let phases = closed.filter(|w| matches!(w.kind, SegmentKind::Phase(_)));
+    phases.map(|w| w.segment as usize).collect()
+}
+
+/// Sensors that were there before keep their tables; others get new numbers.
+fn renumber(layout: &mut Layout, standing: &Standing) {
+    let mut next = standing.tables().len() as u32;
+    for (table, probe) in layout.tables.iter_mut().zip(&mut layout.probes) {
+        let same = |old: &Table| Table { id: table.id, ..old.clone() } == *table;
+        let before = standing.tables().iter().find(|t| same(&t.table));
+        let id = before.map_or_else(
+            || {
+                next += 1;
+                next - 1
+            },
+            |t| t.table.id,
+        );
+        if before.is_none() {
+            // A sealed record has one file for each table, so names stay unique.
+            table.name = format!("{}-{id}", table.name);
+        }
+        table.id = id;
+        probe.table = id;
+    }
+}
+
+/// The plan's devices as they are found now.
+fn again(plan: &Plan, found: &[DeviceInfo]) -> Result<Vec<DeviceInfo>, Failure> {
+    let one = |planned: &hallmark_results::plan::PlannedDevice| {
+        let same = |d: &&DeviceInfo| d.id == planned.id && d.name == planned.name && d.uuid == planned.uuid;
+        let mut device = found.iter().find(same).cloned().ok_or_else(|| {
+            let known = found.iter().map(|d| format!("{} ({})", d.id, d.name)).collect::<Vec<_>>();
+            Failure::usage(format!(
+                "{} ({}) of this run is not here; this machine has: {}",
+                planned.id,
+                planned.name,
+                known.join(", ")
+            ))
+        })?;
+        device.cores.clone_from(&planned.cores);
+        Ok(device)
+    };
+    plan.devices.iter().map(one).collect()
+}
+
+/// What devices said when they opened, and for those that did not, what was found before.
+fn merge(devices: &[DeviceInfo], crew: &Crew) -> Vec<DeviceInfo> {
+    devices
+        .iter()
+        .zip(&crew.opened)
+        .map(|(found, opened)| opened.clone().unwrap_or_else(|| found.clone()))
+        .collect()
+}
+
+/// The folder of a new run; refused before the load begins if it cannot hold a record.
+fn folder(args: &Run, profile: &str) -> Result<PathBuf, Failure> {
+    let folder = args.out.clone().unwrap_or_else(|| {
+        let id = format!("{}-{profile}", clock::utc_stamp());
+        let runs = PathBuf::from("runs");
+        let free = (1..).map(|n| if n == 1 { runs.join(&id) } else { runs.join(format!("{id}-{n}")) });
+        free.take(1000).find(|f| !f.exists()).unwrap_or_else(|| runs.join(id.clone()))
+    });
+    let taken = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
+    if taken {
+        return Err(Failure::usage(format!(
+            "{} holds something already; give --out a new folder",
+            folder.display()
+        )));
+    }
+    Ok(folder)
+}
+
+fn create(folder: &Path) -> Result<JournalWriter, Failure> {
+    let fail = |why: String| Failure::broken(format!("cannot keep a record in {}: {why}", folder.display()));
+    std::fs::create_dir_all(folder).map_err(|e| fail(e.to_string()))?;
+    let room = rustix::fs::statvfs(folder).map(|s| s.f_bavail.saturating_mul(s.f_frsize));
+    if let Ok(room) = room.map_err(|e| fail(e.to_string()))
+        && room < ROOM_BYTES
+    {
+        let _ = std::fs::remove_dir(folder);
+        return Err(fail(format!(
+            "{} free, at least {} are needed; free some space or give another --out",
+            hallmark_profiles::units::Bytes(room),
+            hallmark_profiles::units::Bytes(ROOM_BYTES)
+        )));
+    }
+    JournalWriter::create(folder).map_err(|e| fail(e.to_string()))
+}
+
+/// Turns signals into inputs: the first ends the run in good order, the second at once.
+fn listen(inputs: &Sender<Input>) -> Result<(), Failure> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
+        .map_err(|e| Failure::broken(format!("cannot listen for signals: {e}")))?;
+    let inputs = inputs.clone();
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            // A terminal that goes away does not end a soak of days; its record goes on.
+            if signal != SIGHUP && inputs.send(Input::Interrupt).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// The pair of ends through which everything reaches the run.
+pub type Channel = (Sender<Input>, Receiver<Input>);
+
+fn view(ui: Ui) -> Result<Box<dyn View>, Failure> {
+    let terminal = std::io::stdout().is_terminal();
+    Ok(match ui {
+        Ui::Json => Box::new(Json::new()),
+        Ui::Plain => Box::new(Plain::new(terminal)),
+        Ui::Auto if !terminal => Box::new(Plain::new(false)),
+        Ui::Live | Ui::Auto => {
+            Box::new(Live::new().map_err(|e| Failure::usage(format!("no live view on this terminal: {e}; use --ui plain")))?)
+        }
+    })
+}

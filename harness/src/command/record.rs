@@ -1,0 +1,186 @@
+//! `hallmark seal`, `judge` and `report`, and the end of every run: from frames on disk to a verdict.
+
+use crate::cli::{Judge, Report};
+use crate::clock;
+use crate::command::say;
+use crate::exit::{Exit, Failure};
+use crate::shell::pen::Pen;
+use crate::view::View;
+use hallmark_results::frame::{Closed, Ending, Frame};
+use hallmark_results::report::{self, FORMATS, Story, text::Text};
+use hallmark_results::standing::Standing;
+use hallmark_results::store::journal::JournalWriter;
+use hallmark_results::store::read;
+use hallmark_results::store::seal::seal as seal_files;
+use hallmark_results::verdict::{self, Verdict};
+use std::io::IsTerminal;
+use std::path::Path;
+
+/// A record that has been read and judged.
+struct Judged {
+    standing: Standing,
+    verdict: Verdict,
+    head: Option<String>,
+    anchored: bool,
+}
+
+/// Seals a finished run, judges it from its sealed files, writes all reports, shows the verdict.
+///
+/// # Errors
+/// [`Failure`] with exit 4 where the record cannot be sealed; the verdict is shown all the same.
+pub fn conclude(folder: &Path, standing: &Standing, pen: Pen, view: &mut dyn View) -> Result<Exit, Failure> {
+    view.ended();
+    view.note("sealing the record");
+    let closed = match pen.finish() {
+        Some(journal) => journal.close().map_err(|e| e.to_string()),
+        None => Err("the journal's thread died".to_owned()),
+    };
+    let sealed = closed.and_then(|_| seal_files(folder).map_err(|e| e.to_string()));
+    if let Err(why) = sealed {
+        let verdict = verdict::judge(standing);
+        let story = Story {
+            standing,
+            verdict: &verdict,
+            head: None,
+            anchored: false,
+            place: &folder.display().to_string(),
+        };
+        view.verdict(&verdict, &summary(&story), folder, "");
+        return Err(Failure::broken(format!(
+            "the record could not be sealed: {why}; make room and run `hallmark seal {}`",
+            folder.display()
+        )));
+    }
+    let judged = open(folder, None)?;
+    let story = judged.story(folder);
+    write_all(folder, &judged.story(folder).as_story())?;
+    let summary = summary(&story.as_story());
+    view.verdict(&judged.verdict, &summary, folder, judged.head.as_deref().unwrap_or(""));
+    Ok(Exit::from(&judged.verdict))
+}
+
+/// A story's owner: holds the text that it borrows.
+struct Told<'a> {
+    judged: &'a Judged,
+    place: String,
+}
+
+impl Judged {
+    fn story(&self, folder: &Path) -> Told<'_> {
+        Told {
+            judged: self,
+            place: folder.display().to_string(),
+        }
+    }
+}
+
+impl Told<'_> {
+    fn as_story(&self) -> Story<'_> {
+        Story {
+            standing: &self.judged.standing,
+            verdict: &self.judged.verdict,
+            head: self.judged.head.as_deref(),
+            anchored: self.judged.anchored,
+            place: &self.place,
+        }
+    }
+}
+
+fn summary(story: &Story) -> String {
+    use hallmark_results::report::Format;
+    let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    Text { colour }.write(story)
+}
+
+fn write_all(folder: &Path, story: &Story) -> Result<(), Failure> {
+    for format in FORMATS {
+        let path = folder.join(format.file());
+        std::fs::write(&path, format.write(story))
+            .map_err(|e| Failure::broken(format!("cannot write {}: {e}", path.display())))?;
+    }
+    Ok(())
+}
+
+/// Closes a run that was cut off and judges it.
+///
+/// # Errors
+/// [`Failure`]: exit 2 where there is nothing to seal, 4 where it cannot be written.
+pub fn seal(folder: &Path) -> Result<Exit, Failure> {
+    let (mut journal, tail) = JournalWriter::recover(folder).map_err(Failure::usage)?;
+    let standing = super::load::fold(folder)?;
+    if standing.closed().is_none() {
+        let closed = Frame::Closed(Closed {
+            at_ns: standing.last_ns(),
+            utc_end: clock::utc_now(),
+            clock: clock::clock_state(),
+            ending: Ending::SealedAfterCrash,
+        });
+        journal.append(&closed).map_err(Failure::broken)?;
+    }
+    journal.close().map_err(Failure::broken)?;
+    seal_files(folder).map_err(Failure::broken)?;
+    let judged = open(folder, None)?;
+    let told = judged.story(folder);
+    write_all(folder, &told.as_story())?;
+    if let hallmark_results::store::journal::Tail::Torn { bytes, .. } = tail {
+        say(&format!("{bytes} bytes of a frame that was never finished were left out"));
+    }
+    say(&summary(&told.as_story()));
+    Ok(Exit::from(&judged.verdict))
+}
+
+/// Judges a record from its files alone.
+///
+/// # Errors
+/// [`Failure`]: exit 3 where the record does not verify, 2 for an unknown format.
+pub fn judge(args: &Judge) -> Result<Exit, Failure> {
+    let format = report::find(&args.format).map_err(Failure::usage)?;
+    let judged = open(&args.record, args.expect_head.as_deref())?;
+    let told = judged.story(&args.record);
+    let story = told.as_story();
+    let text = if args.format == "text" { summary(&story) } else { format.write(&story) };
+    say(&text);
+    Ok(Exit::from(&judged.verdict))
+}
+
+/// Writes a report of a record.
+///
+/// # Errors
+/// [`Failure`]: exit 3 where the record does not verify, 2 for an unknown format, 4 where it cannot be written.
+pub fn report(args: &Report) -> Result<Exit, Failure> {
+    let format = report::find(&args.format).map_err(Failure::usage)?;
+    let judged = open(&args.record, args.expect_head.as_deref())?;
+    let text = format.write(&judged.story(&args.record).as_story());
+    match &args.output {
+        Some(path) => std::fs::write(path, text)
+            .map_err(|e| Failure::broken(format!("cannot write {}: {e}", path.display())))?,
+        None => say(&text),
+    }
+    Ok(Exit::Accepted)
+}
+
+fn open(folder: &Path, expect: Option<&str>) -> Result<Judged, Failure> {
+    let unproven = |e: &dyn std::fmt::Display| Failure::inconclusive(format!("INCONCLUSIVE: {e}"));
+    let record = read::open_any(folder).map_err(|e| unproven(&e))?;
+    // Only a seal fixes what the record is; a journal's head still moves.
+    let head = record.record().map(|r| r.head().to_owned());
+    let anchored = match expect {
+        Some(expect) if !record.verify_head(expect) => {
+            return Err(unproven(&format!("the record's head is {}, not {expect}", record.head())));
+        }
+        other => other.is_some(),
+    };
+    let mut frames = record.frames().map_err(|e| unproven(&e))?;
+    let first = frames.next().ok_or_else(|| unproven(&"the record is empty"))?;
+    let mut standing = Standing::open(&first.map_err(|e| unproven(&e))?).map_err(|e| unproven(&e))?;
+    for frame in frames {
+        standing.push(&frame.map_err(|e| unproven(&e))?).map_err(|e| unproven(&e))?;
+    }
+    let verdict = verdict::judge(&standing);
+    Ok(Judged {
+        standing,
+        verdict,
+        head,
+        anchored,
+    })
+}

@@ -1,0 +1,19 @@
+//! The world around a run: plan, workers, load, sensors, terminal, command line.
+//!
+//! It implements no statistics and no judgement: it feeds frames to `hallmark-results` and obeys.
+
+pub mod cli;
+pub mod clock;
+pub mod command;
+pub mod engines;
+pub mod exit;
+pub mod load;
+pub mod plan;
+pub mod protocol;
+pub mod run;
+pub mod sensor;
+pub mod sensors;
+pub mod shell;
+pub mod topology;
+pub mod view;
+pub mod worker;

@@ -1,0 +1,473 @@
+//! Makes the plan: a pure function of a profile, the devices found and what the command line changed.
+//!
+//! It lowers a transformer to plain matmuls and buckets, lays out the schedule, and refuses what
+//! cannot run (no such dtype, not enough memory) before anything starts.
+
+use hallmark_kernels::audit;
+use hallmark_kernels::device::DeviceInfo;
+use hallmark_profiles::profile::{Load, Loaded, Mode, Model, Pattern, Phase, Profile};
+use hallmark_profiles::quantity::Time;
+use hallmark_profiles::sku;
+use hallmark_profiles::units::Bytes;
+use hallmark_profiles::workload::{Bucket, Dtype, Gemm, Parts, StepSpec};
+use hallmark_results::frame::Provenance;
+use hallmark_results::plan::{Plan, PlannedDevice, Segment, SegmentKind};
+use std::time::Duration;
+
+/// Matmuls in one step of a steady or pulse phase.
+const STEADY_MATMULS: usize = 8;
+
+/// What the command line changed, and what only the machine knows.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub seed: Option<u64>,
+    /// Total length of all phases.
+    pub duration: Option<Time>,
+    pub node: String,
+    /// Rough FLOP/s of the slowest device, where the profile fits its step to it.
+    pub probe: Option<f64>,
+}
+
+/// A profile that cannot run on these devices.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum PlanError {
+    #[error("{profile} needs one of {wanted}, and no one of them is on every device: {had}")]
+    Dtype {
+        profile: String,
+        wanted: String,
+        had: String,
+    },
+    #[error("{device} has {free} free, the profile's step needs {need} (largest matmul {largest}); use smaller matmuls or stop other jobs")]
+    Memory {
+        device: String,
+        free: Bytes,
+        need: Bytes,
+        largest: Gemm,
+    },
+    #[error("matmul {gemm} in {dtype} cannot be audited exactly: k must be at most {k_max}")]
+    NotExact { gemm: Gemm, dtype: Dtype, k_max: u64 },
+    #[error("a run of {asked} is too short: its phase `{phase}` would last {short:?}; use at least {least:?}")]
+    TooShort {
+        asked: Time,
+        phase: String,
+        short: Duration,
+        least: Duration,
+    },
+}
+
+/// The plan for `loaded` on `devices`.
+///
+/// # Errors
+/// [`PlanError`]; nothing has been started.
+pub fn make(loaded: &Loaded, devices: &[DeviceInfo], settings: &Settings) -> Result<Plan, PlanError> {
+    let mut profile = loaded.profile.clone();
+    let mut overrides = Vec::new();
+    if let Some(duration) = settings.duration {
+        shorten(&mut profile, duration)?;
+        overrides.push(format!("--duration {duration}: phases scaled to {duration} in all"));
+    }
+    if let Some(seed) = settings.seed {
+        profile.seed = seed;
+        overrides.push(format!("--seed {seed}"));
+    }
+    let dtype = dtype(&profile, devices)?;
+    if let (Some(target), Some(rate)) = (profile.load.fit_step, settings.probe) {
+        fit(&mut profile.load, target.duration(), rate, dtype, devices);
+    }
+    let (steps, step_of) = steps(&profile, dtype, devices.len());
+    check(&steps, devices)?;
+    Ok(Plan {
+        profile_text: loaded.text.clone(),
+        profile_origin: loaded.origin.clone(),
+        profile_digest: loaded.digest(),
+        overrides,
+        seed: profile.seed,
+        devices: devices.iter().map(|d| planned(d, &settings.node)).collect(),
+        dtype,
+        schedule: schedule(&profile, &step_of, devices.len()),
+        limits: limits(&profile, devices),
+        steps,
+        warmup: profile.load.warmup.clone(),
+        stop_when: profile.load.stop_when.clone(),
+        queue_depth: profile.load.queue_depth,
+        sample_period_ns: ns(profile.telemetry.period.duration()),
+        block_ns: ns(profile.telemetry.block.duration()),
+        transport: String::new(),
+    })
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn planned(device: &DeviceInfo, node: &str) -> PlannedDevice {
+    PlannedDevice {
+        id: device.id.clone(),
+        engine: device.engine.clone(),
+        name: device.name.clone(),
+        vendor: device.vendor.clone(),
+        pci: device.pci.clone(),
+        uuid: device.uuid.clone(),
+        driver: device.driver.clone(),
+        node: node.to_owned(),
+        sku: sku::find(&device.name).ok().flatten().map(|s| s.name.clone()),
+        software: device.software,
+        cores: device.cores.clone(),
+        memory_bytes: device.memory.0,
+        facts: device.facts.clone(),
+        provenance: Provenance::Measured,
+    }
+}
+
+/// Scales all phases so that together they last `total`.
+fn shorten(profile: &mut Profile, total: Time) -> Result<(), PlanError> {
+    let planned: Duration = profile.load.phases.iter().map(|p| p.duration.duration()).sum();
+    let factor = total.duration().as_secs_f64() / planned.as_secs_f64();
+    let least = Duration::from_millis(200);
+    for phase in &mut profile.load.phases {
+        let short = phase.duration.duration().mul_f64(factor);
+        let scaled = Time::new(short).filter(|_| short >= least);
+        phase.duration = scaled.ok_or_else(|| PlanError::TooShort {
+            asked: total,
+            phase: phase.name.clone(),
+            short,
+            least,
+        })?;
+    }
+    Ok(())
+}
+
+fn dtype(profile: &Profile, devices: &[DeviceInfo]) -> Result<Dtype, PlanError> {
+    let on_all = |d: &&Dtype| devices.iter().all(|device| device.dtypes.contains(d));
+    let names = |list: &[Dtype]| list.iter().map(|d| d.name()).collect::<Vec<_>>().join(", ");
+    profile.load.dtype.iter().find(on_all).copied().ok_or_else(|| PlanError::Dtype {
+        profile: profile.name.clone(),
+        wanted: names(&profile.load.dtype),
+        had: devices
+            .iter()
+            .map(|d| format!("{} has {}", d.id, names(&d.dtypes)))
+            .collect::<Vec<_>>()
+            .join("; "),
+    })
+}
+
+/// Scales the model and the matmul by a power of two, to the largest whose step takes at most `target`.
+fn fit(load: &mut Load, target: Duration, rate: f64, dtype: Dtype, devices: &[DeviceInfo]) {
+    let budget = rate * target.as_secs_f64();
+    let memory = devices.iter().map(|d| d.memory.0).min().unwrap_or(0);
+    let (model, matmul) = (load.model, load.matmul);
+    for exponent in (-5_i32..=6).rev() {
+        let scaled = |x: u32| (f64::from(x) * 2_f64.powi(exponent)).max(1.0) as u32;
+        load.model = model.map(|m| Model {
+            hidden: scaled(m.hidden),
+            ffn: scaled(m.ffn),
+            tokens: scaled(m.tokens),
+            layers: m.layers,
+        });
+        load.matmul = matmul.map(|g| Gemm::new(scaled(g.m), scaled(g.n), scaled(g.k)));
+        let training = load.model.map(|m| training(load, &m, dtype, 0));
+        let steady = load.matmul.map(|g| steady(load, g, dtype, 0));
+        let fits = |spec: &StepSpec| spec.flop().0 <= budget && spec.footprint().0 < memory / 2;
+        if training.iter().chain(&steady).all(fits) {
+            return;
+        }
+    }
+}
+
+/// The distinct steps, and for each phase the index of its own.
+fn steps(profile: &Profile, dtype: Dtype, ranks: usize) -> (Vec<StepSpec>, Vec<usize>) {
+    let load = &profile.load;
+    let mut steps: Vec<StepSpec> = Vec::new();
+    let mut index = Vec::new();
+    for phase in &load.phases {
+        let spec = match (phase.pattern, load.model, load.matmul, load.memory) {
+            (Pattern::Training, Some(model), ..) => training(load, &model, dtype, profile.seed),
+            (Pattern::Memory, _, _, Some(size)) => StepSpec {
+                memory: size.bytes(),
+                ..empty(load, dtype, profile.seed)
+            },
+            (_, _, Some(gemm), _) => steady(load, gemm, dtype, profile.seed),
+            // A profile is checked for this when it is read.
+            _ => empty(load, dtype, profile.seed),
+        };
+        let spec = if ranks < 2 { StepSpec { buckets: Vec::new(), ..spec } } else { spec };
+        let at = steps.iter().position(|s| *s == spec).unwrap_or_else(|| {
+            steps.push(spec);
+            steps.len() - 1
+        });
+        index.push(at);
+    }
+    (steps, index)
+}
+
+fn empty(load: &Load, dtype: Dtype, seed: u64) -> StepSpec {
+    StepSpec {
+        dtype,
+        gemms: Vec::new(),
+        buckets: Vec::new(),
+        parameters: 0,
+        memory: Bytes(0),
+        audit_share: load.audit_share,
+        operand_pairs: load.operand_pairs,
+        seed,
+    }
+}
+
+fn steady(load: &Load, gemm: Gemm, dtype: Dtype, seed: u64) -> StepSpec {
+    StepSpec {
+        gemms: vec![gemm; STEADY_MATMULS],
+        ..empty(load, dtype, seed)
+    }
+}
+
+/// The matmuls of transformer layers: forward; then, from the last layer to the first, the gradient of
+/// the data and of the weights; buckets are ready as soon as enough weight gradients are.
+///
+/// Attention's own matmuls are left out: they grow with sequence length, which a profile does not name.
+fn training(load: &Load, model: &Model, dtype: Dtype, seed: u64) -> StepSpec {
+    let Model {
+        hidden: h,
+        ffn: f,
+        tokens: t,
+        layers,
+    } = *model;
+    // (inputs, outputs) of the weights: query-key-value, attention output, feed-forward up and down.
+    let weights = [(h, 3 * h), (h, h), (h, f), (f, h)];
+    let mut gemms: Vec<Gemm> = (0..layers)
+        .flat_map(|_| weights.iter().map(|&(i, o)| Gemm::new(t, o, i)))
+        .collect();
+    let (mut buckets, mut pending, mut parameters) = (Vec::new(), 0_u64, 0_u64);
+    for _ in 0..layers {
+        for &(i, o) in weights.iter().rev() {
+            gemms.push(Gemm::new(t, i, o));
+            gemms.push(Gemm::new(i, o, t));
+            let count = u64::from(i) * u64::from(o);
+            parameters += count;
+            pending += 4 * count;
+            while pending >= load.bucket.bytes().0 {
+                pending -= load.bucket.bytes().0;
+                buckets.push(Bucket {
+                    bytes: load.bucket.bytes(),
+                    after: gemms.len() as u32 - 1,
+                });
+            }
+        }
+    }
+    if pending > 0 {
+        buckets.push(Bucket {
+            bytes: Bytes(pending),
+            after: gemms.len() as u32 - 1,
+        });
+    }
+    StepSpec {
+        gemms,
+        buckets,
+        parameters,
+        ..empty(load, dtype, seed)
+    }
+}
+
+fn check(steps: &[StepSpec], devices: &[DeviceInfo]) -> Result<(), PlanError> {
+    for gemm in steps.iter().flat_map(|s| &s.gemms) {
+        let dtype = steps[0].dtype;
+        if audit::operand_range(dtype, gemm.k).is_none() {
+            return Err(PlanError::NotExact {
+                gemm: *gemm,
+                dtype,
+                k_max: audit::K_MAX,
+            });
+        }
+    }
+    let need: u64 = steps.iter().map(|s| s.footprint().0).sum();
+    let all = steps.iter().flat_map(|s| &s.gemms).copied();
+    let largest = all.max_by(|a, b| a.flop().0.total_cmp(&b.flop().0)).unwrap_or(Gemm::new(1, 1, 1));
+    for device in devices {
+        let sharing = devices.iter().filter(|d| d.software).count().max(1) as u64;
+        let free = if device.software { device.memory.0 / sharing } else { device.memory.0 };
+        if need > free {
+            return Err(PlanError::Memory {
+                device: device.id.clone(),
+                free: Bytes(free),
+                need: Bytes(need),
+                largest,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn parts(phase: &Phase) -> Parts {
+    let (gemms, buckets, optimizer) = match (phase.pattern, phase.mode) {
+        (Pattern::Memory, _) => (false, false, false),
+        (Pattern::Steady | Pattern::Pulse, _) => (true, false, false),
+        (Pattern::Training, Mode::ComputeOnly) => (true, false, true),
+        (Pattern::Training, Mode::CollectiveOnly) => (false, true, false),
+        (Pattern::Training, Mode::Overlapped) => (true, true, true),
+    };
+    Parts {
+        gemms,
+        buckets,
+        optimizer,
+        memory: phase.pattern == Pattern::Memory,
+    }
+}
+
+fn schedule(profile: &Profile, step_of: &[usize], devices: usize) -> Vec<Segment> {
+    let load = &profile.load;
+    let main = load.main_phase();
+    let main_parts = load.phases.get(main).map_or(
+        Parts {
+            gemms: true,
+            buckets: false,
+            optimizer: false,
+            memory: false,
+        },
+        parts,
+    );
+    // During the ramp not all ranks are there to reduce with.
+    let alone = Parts {
+        buckets: false,
+        ..main_parts
+    };
+    let main_step = step_of.get(main).copied().unwrap_or(0);
+    let hold_ns = ns(load.ramp.hold.duration());
+    let level = |kind: SegmentKind, share: f64| Segment {
+        name: format!("ramp {:.0} %", share * 100.0),
+        kind,
+        step: main_step,
+        parts: alone,
+        duration_ns: hold_ns,
+        active: ((share * devices as f64).ceil() as usize).clamp(1, devices.max(1)),
+        pulse: None,
+    };
+    let below_full: Vec<f64> = load.ramp.levels.iter().copied().filter(|l| *l < 1.0 && hold_ns > 0).collect();
+    let up = below_full.iter().map(|&share| level(SegmentKind::RampUp, share));
+    let down = below_full.iter().rev().map(|&share| level(SegmentKind::RampDown, share));
+    let warmup = Segment {
+        name: "warm-up".to_owned(),
+        kind: SegmentKind::Warmup,
+        step: main_step,
+        parts: main_parts,
+        duration_ns: ns(load.warmup.limit.duration()),
+        active: devices,
+        pulse: None,
+    };
+    let phases = load.phases.iter().enumerate().map(|(i, phase)| Segment {
+        name: phase.name.clone(),
+        kind: SegmentKind::Phase(i),
+        step: step_of[i],
+        parts: parts(phase),
+        duration_ns: ns(phase.duration.duration()),
+        active: devices,
+        pulse: phase.pulse,
+    });
+    up.chain([warmup]).chain(phases).chain(down).collect()
+}
+
+/// What this run cannot show, whatever happens.
+fn limits(profile: &Profile, devices: &[DeviceInfo]) -> Vec<String> {
+    let mut limits = Vec::new();
+    if devices.len() < 2 && profile.load.phases.iter().any(|p| p.mode != Mode::ComputeOnly) {
+        limits.push("one device alone: nothing is all-reduced, and no device has peers to compare with".to_owned());
+    }
+    if profile.load.fit_step.is_some() {
+        limits.push("the step is sized to the device, so its figures compare with no other machine".to_owned());
+    }
+    limits
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(id: &str) -> DeviceInfo {
+        DeviceInfo {
+            id: id.to_owned(),
+            engine: "cpu".to_owned(),
+            name: "a processor".to_owned(),
+            vendor: String::new(),
+            pci: None,
+            uuid: None,
+            driver: String::new(),
+            memory: Bytes::gibibytes(8),
+            dtypes: vec![Dtype::F32],
+            software: true,
+            cores: vec![0],
+            facts: Vec::new(),
+        }
+    }
+
+    fn smoke() -> Loaded {
+        hallmark_profiles::profile::load("smoke").unwrap()
+    }
+
+    fn settings(rate: f64) -> Settings {
+        Settings {
+            probe: Some(rate),
+            ..Settings::default()
+        }
+    }
+
+    #[test]
+    fn the_same_input_gives_the_same_plan() {
+        let devices = [device("cpu0"), device("cpu1")];
+        let make = || super::make(&smoke(), &devices, &settings(150e9)).unwrap().digest();
+        assert_eq!(make(), make());
+    }
+
+    #[test]
+    fn a_training_step_does_three_matmuls_for_each_weight_and_reduces_every_gradient() {
+        let plan = make(&smoke(), &[device("cpu0"), device("cpu1")], &settings(200e9)).unwrap();
+        let step = &plan.steps[plan.schedule.last().unwrap().step];
+        assert_eq!(step.gemms.len(), 2 * 4 * 3);
+        let reduced: u64 = step.buckets.iter().map(|b| b.bytes.0).sum();
+        assert_eq!(reduced, 4 * step.parameters);
+        let forward: f64 = step.gemms[..8].iter().map(|g| g.flop().0).sum();
+        assert!((step.flop().0 / forward - 3.0).abs() < 1e-9);
+        assert!(step.buckets.windows(2).all(|w| w[0].after <= w[1].after));
+    }
+
+    #[test]
+    fn a_slow_device_gets_a_smaller_step_and_a_fast_one_a_larger() {
+        let devices = [device("cpu0")];
+        let flop = |rate| make(&smoke(), &devices, &settings(rate)).unwrap().steps[0].flop().0;
+        assert!(flop(4e9) <= 4e9 * 0.12);
+        assert!(flop(4e9) < flop(150e9));
+        assert!(flop(150e9) < flop(10e12));
+    }
+
+    #[test]
+    fn a_dtype_that_no_device_has_is_refused_with_what_each_has() {
+        let soak = hallmark_profiles::profile::load("soak").unwrap();
+        let error = make(&soak, &[device("cpu0")], &Settings::default()).unwrap_err().to_string();
+        assert!(error.contains("bf16") && error.contains("cpu0 has f32"), "{error}");
+    }
+
+    #[test]
+    fn a_matmul_that_does_not_fit_says_what_is_free_and_needed() {
+        let text = smoke().text.replace("hidden = 512", "hidden = 65536").replace("fit_step = \"120 ms\"\n", "");
+        let loaded = hallmark_profiles::profile::parse(&text, "big.toml").unwrap();
+        let error = make(&loaded, &[device("cpu0")], &Settings::default()).unwrap_err().to_string();
+        assert!(error.contains("has 8.00\u{a0}GiB free") || error.contains("free, the profile's step needs"), "{error}");
+    }
+
+    #[test]
+    fn a_shorter_run_scales_every_phase_and_says_so() {
+        let mut settings = settings(150e9);
+        settings.duration = Time::new(Duration::from_secs(10));
+        let plan = make(&smoke(), &[device("cpu0")], &settings).unwrap();
+        let phases = plan.schedule.iter().filter(|s| matches!(s.kind, SegmentKind::Phase(_)));
+        let total: u64 = phases.map(|s| s.duration_ns).sum();
+        assert!(total.abs_diff(10_000_000_000) < 10, "{total}");
+        assert_eq!(plan.overrides.len(), 1);
+    }
+
+    #[test]
+    fn the_load_rises_and_falls_by_groups() {
+        let devices: Vec<_> = (0..4).map(|i| device(&format!("cpu{i}"))).collect();
+        let plan = make(&smoke(), &devices, &settings(150e9)).unwrap();
+        let active: Vec<_> = plan.schedule.iter().map(|s| s.active).collect();
+        assert_eq!((active[0], active[active.len() - 1]), (2, 2));
+        assert!(active[1..active.len() - 1].iter().all(|a| *a == 4));
+    }
+}

@@ -1,0 +1,8 @@
+//! Shells drive the state machines: [`real`] with processes, threads and the machine's clock,
+//! [`simulated`] with one event queue and no time passing.
+
+pub mod fleet;
+pub mod pen;
+pub mod probes;
+pub mod real;
+pub mod simulated;

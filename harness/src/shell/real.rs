@@ -1,0 +1,332 @@
+//! The real shell: processes for devices, threads for sensors, the machine's clock, the disk.
+//!
+//! It carries out what the state machine [`crate::run::Run`] answers, and decides nothing itself.
+
+use crate::clock::{self, RunClock};
+use crate::exit::Failure;
+use crate::protocol::{FromWorker, Group, ToWorker};
+use crate::run::{Input, Output, Run};
+use crate::shell::fleet::Fleet;
+use crate::shell::pen::Pen;
+use crate::shell::probes::{Probe, Probes};
+use crate::view::{Key, View};
+use hallmark_kernels::collective::host::Region;
+use hallmark_kernels::device::DeviceInfo;
+use hallmark_kernels::work::bucket_layout;
+use hallmark_results::frame::{Closed, Ending, FaultKind, Frame, Table, What};
+use hallmark_results::plan::Plan;
+use hallmark_results::standing::Standing;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+/// Longest wait for a device to open, and to prepare (which may compile shaders).
+const OPEN_NS: u64 = 60_000_000_000;
+const PREPARE_NS: u64 = 180_000_000_000;
+/// Longest wait for workers to end by themselves.
+const END_MS: u64 = 2_000;
+/// Time given to sensor threads to hand over their last rows.
+const LAST_ROWS_NS: u64 = 250_000_000;
+
+/// The workers of a run while it is being set up, and what they said.
+pub struct Crew {
+    pub fleet: Fleet,
+    pub inputs: Sender<Input>,
+    pub inbox: Receiver<Input>,
+    /// What each device said when it opened; `None` where it did not.
+    pub opened: Vec<Option<DeviceInfo>>,
+    pub probes: Vec<Option<f64>>,
+    /// Devices that did not come up, and why.
+    pub missing: Vec<(u32, FaultKind, String)>,
+}
+
+/// Variables that a driver reads when it starts: a software adapter keeps to its share of the cores.
+fn environment(info: &DeviceInfo) -> Vec<(String, String)> {
+    if !info.software || info.engine == "cpu" {
+        return Vec::new();
+    }
+    vec![("LP_NUM_THREADS".to_owned(), info.cores.len().to_string())]
+}
+
+/// Starts a worker for each device and opens them all.
+///
+/// # Errors
+/// [`Failure`] when no worker process can be started at all, or the operator interrupts.
+pub fn muster(devices: &[DeviceInfo], clock: RunClock, probe: bool, channel: (Sender<Input>, Receiver<Input>)) -> Result<Crew, Failure> {
+    let (inputs, inbox) = channel;
+    let environments: Vec<_> = devices.iter().map(environment).collect();
+    let fleet = Fleet::start(&environments, &inputs)
+        .map_err(|e| Failure::broken(format!("cannot start a worker process: {e}")))?;
+    let mut crew = Crew {
+        fleet,
+        inputs,
+        inbox,
+        opened: vec![None; devices.len()],
+        probes: vec![None; devices.len()],
+        missing: Vec::new(),
+    };
+    for (index, info) in devices.iter().enumerate() {
+        let order = ToWorker::Open {
+            device: index as u32,
+            info: info.clone(),
+            epoch_ns: clock.epoch_ns(),
+            probe,
+        };
+        crew.fleet.tell(index as u32, &order);
+    }
+    crew.await_all(clock, OPEN_NS, "open", |crew, device, report| {
+        let FromWorker::Opened { info, probe, .. } = report else {
+            return false;
+        };
+        crew.opened[device] = Some(info);
+        crew.probes[device] = probe;
+        true
+    })?;
+    Ok(crew)
+}
+
+impl Crew {
+    /// Waits until every worker that is still there has answered; those that do not are missing.
+    fn await_all(
+        &mut self,
+        clock: RunClock,
+        patience_ns: u64,
+        what: &str,
+        mut take: impl FnMut(&mut Self, usize, FromWorker) -> bool,
+    ) -> Result<(), Failure> {
+        let deadline = clock.now_ns() + patience_ns;
+        let mut waiting: Vec<bool> = (0..self.opened.len()).map(|d| !self.is_missing(d as u32)).collect();
+        while waiting.contains(&true) {
+            let now = clock.now_ns();
+            if now >= deadline {
+                for device in (0..waiting.len()).filter(|d| waiting[*d]) {
+                    let why = format!("did not {what} within {} s", patience_ns / 1_000_000_000);
+                    self.drop_device(device as u32, FaultKind::Missing, why);
+                }
+                break;
+            }
+            match self.inbox.recv_timeout(Duration::from_nanos(deadline - now).min(Duration::from_secs(1))) {
+                Ok(Input::Worker(device, FromWorker::Fault { detail, .. })) | Ok(Input::Gone(device, detail)) => {
+                    if let Some(flag) = waiting.get_mut(device as usize).filter(|w| **w) {
+                        *flag = false;
+                        self.drop_device(device, FaultKind::Missing, detail);
+                    }
+                }
+                Ok(Input::Worker(device, report)) => {
+                    let device = device as usize;
+                    if device < waiting.len() && take(self, device, report) {
+                        waiting[device] = false;
+                    }
+                }
+                Ok(Input::Interrupt | Input::Cut) => {
+                    return Err(Failure::broken("interrupted before the load began; nothing was measured"));
+                }
+                Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn is_missing(&self, device: u32) -> bool {
+        self.missing.iter().any(|(d, ..)| *d == device)
+    }
+
+    fn drop_device(&mut self, device: u32, kind: FaultKind, why: String) {
+        self.fleet.kill(device);
+        self.missing.push((device, kind, why));
+    }
+
+    /// Prepares all steps on all devices that are there, and forms their group.
+    ///
+    /// Returns the shared region, which must live as long as the run, and the self-tests.
+    ///
+    /// # Errors
+    /// [`Failure`] when the region cannot be made or the operator interrupts.
+    pub fn prepare(&mut self, plan: &Plan, clock: RunClock) -> Result<Prepared, Failure> {
+        let present: Vec<u32> = (0..plan.devices.len() as u32).filter(|d| !self.is_missing(*d)).collect();
+        let grouped = plan.steps.iter().position(|s| !s.buckets.is_empty());
+        let region = match grouped {
+            Some(step) if !present.is_empty() => {
+                let layout = bucket_layout(&plan.steps[step]);
+                let region = Region::create(plan.devices.len() as u32, &layout).map_err(Failure::broken)?;
+                Some((step, region))
+            }
+            _ => None,
+        };
+        for &device in &present {
+            let group = region.as_ref().map(|(step, region)| Group {
+                step: *step,
+                path: region.path().to_owned(),
+                rank: device,
+                ranks: plan.devices.len() as u32,
+            });
+            let order = ToWorker::Prepare {
+                steps: plan.steps.clone(),
+                // A group that is not whole cannot form; its ranks then work alone.
+                group: group.filter(|_| present.len() == plan.devices.len()),
+                queue_depth: plan.queue_depth,
+            };
+            self.fleet.tell(device, &order);
+        }
+        let mut prepared = Prepared {
+            region: region.map(|r| r.1),
+            self_tests: Vec::new(),
+            transport: String::new(),
+        };
+        self.await_all(clock, PREPARE_NS, "prepare its step", |_, device, report| {
+            let FromWorker::Prepared {
+                self_test_passed,
+                self_test,
+                transport,
+            } = report
+            else {
+                return false;
+            };
+            prepared.self_tests.push((device as u32, self_test_passed, self_test));
+            prepared.transport = transport.unwrap_or_else(|| prepared.transport.clone());
+            true
+        })?;
+        Ok(prepared)
+    }
+}
+
+/// What preparing came to.
+pub struct Prepared {
+    pub region: Option<Region>,
+    pub self_tests: Vec<(u32, bool, String)>,
+    pub transport: String,
+}
+
+/// Everything that a run needs from the moment the load begins.
+pub struct Stage<'a> {
+    pub crew: Crew,
+    pub prepared: Prepared,
+    pub clock: RunClock,
+    pub pen: Pen,
+    pub probes: Vec<Probe>,
+    pub tables: Vec<Table>,
+    pub events: Vec<(Option<u32>, What)>,
+    pub view: &'a mut dyn View,
+    /// First segment of the schedule.
+    pub from: usize,
+    /// Segments that were done before the run was cut off.
+    pub done: Vec<usize>,
+}
+
+/// Drives the run to its end; gives the account and the journal's pen, which holds every frame.
+pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
+    let Stage {
+        mut crew,
+        prepared,
+        clock,
+        pen,
+        probes,
+        tables,
+        events,
+        view,
+        from,
+        done,
+    } = stage;
+    let seed = standing.opened().plan.seed;
+    let missing = std::mem::take(&mut crew.missing);
+    let mut run = Run::new(standing, &missing, done, clock.now_ns());
+    let mut hands = Hands {
+        fleet: crew.fleet,
+        region: prepared.region,
+        pen: &pen,
+        view,
+        ending: None,
+    };
+    let mut first: Vec<Output> = Vec::new();
+    for table in tables {
+        first.extend(run.handle(Input::Table(table), clock.now_ns()));
+    }
+    for (device, passed, detail) in prepared.self_tests {
+        let what = What::SelfTest { passed, detail };
+        first.extend(run.handle(Input::Event(what, Some(device)), clock.now_ns()));
+    }
+    for (device, what) in events {
+        first.extend(run.handle(Input::Event(what, device), clock.now_ns()));
+    }
+    let probes = Probes::start(probes, clock, seed, &crew.inputs);
+    first.extend(run.begin(from, clock.now_ns()));
+    hands.carry_out(first, &run, clock.now_ns());
+    let mut interrupts = 0;
+    while !run.is_finished() {
+        let now = clock.now_ns();
+        let wait = Duration::from_nanos(run.deadline(now).saturating_sub(now));
+        let mut outputs = match crew.inbox.recv_timeout(wait) {
+            Ok(Input::Interrupt) => {
+                interrupts += 1;
+                let input = if interrupts > 1 { Input::Cut } else { Input::Interrupt };
+                run.handle(input, clock.now_ns())
+            }
+            Ok(input) => run.handle(input, clock.now_ns()),
+            Err(_) => Vec::new(),
+        };
+        let now = clock.now_ns();
+        outputs.extend(run.poll(now));
+        hands.carry_out(outputs, &run, now);
+        hands.view.tick(&run, now);
+        match hands.view.pressed() {
+            Some(Key::Stop) => {
+                let _ = crew.inputs.send(Input::Interrupt);
+            }
+            Some(Key::Cut) => {
+                let _ = crew.inputs.send(Input::Cut);
+            }
+            None => {}
+        }
+    }
+    probes.stop();
+    // The sensors' last rows; workers have said everything before they reported idle.
+    let deadline = clock.now_ns() + LAST_ROWS_NS;
+    while let Some(left) = deadline.checked_sub(clock.now_ns())
+        && let Ok(input) = crew.inbox.recv_timeout(Duration::from_nanos(left))
+    {
+        if matches!(input, Input::Samples(_) | Input::Event(..) | Input::JournalFailed(_)) {
+            let outputs = run.handle(input, clock.now_ns());
+            hands.carry_out(outputs, &run, clock.now_ns());
+        }
+    }
+    let Hands { fleet, ending, .. } = hands;
+    fleet.end(END_MS);
+    let closed = Frame::Closed(Closed {
+        at_ns: clock.now_ns(),
+        utc_end: clock::utc_now(),
+        clock: clock::clock_state(),
+        ending: ending.unwrap_or(Ending::Complete),
+    });
+    let standing = run.close(&closed);
+    pen.write(closed);
+    (standing, pen)
+}
+
+struct Hands<'a> {
+    fleet: Fleet,
+    region: Option<Region>,
+    pen: &'a Pen,
+    view: &'a mut dyn View,
+    ending: Option<Ending>,
+}
+
+impl Hands<'_> {
+    fn carry_out(&mut self, outputs: Vec<Output>, run: &Run, now_ns: u64) {
+        for output in outputs {
+            match output {
+                Output::Journal(frame) => {
+                    self.view.frame(&frame, run, now_ns);
+                    self.pen.write(frame);
+                }
+                Output::Tell(device, order) => self.fleet.tell(device, &order),
+                Output::Kill(device) => self.fleet.kill(device),
+                Output::Abandon { generation, lost } => {
+                    if let Some(region) = &self.region {
+                        region.abort(generation, &lost);
+                    }
+                }
+                Output::Finished(ending) => self.ending = Some(ending),
+            }
+        }
+    }
+}

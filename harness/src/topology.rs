@@ -1,0 +1,251 @@
+//! What is there: the devices of this node, which of them take part, and who shares whose cores.
+
+use crate::engines;
+use hallmark_kernels::device::{Absent, DeviceInfo};
+use hallmark_profiles::units::Bytes;
+use hallmark_results::frame::Host;
+
+/// Everything found on this node.
+#[derive(Clone, Debug)]
+pub struct Found {
+    pub devices: Vec<DeviceInfo>,
+    pub absent: Vec<Absent>,
+}
+
+/// A selection that this node cannot satisfy.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TopologyError {
+    #[error("unknown device `{name}`; this machine has: {known}")]
+    Unknown { name: String, known: String },
+    #[error("no device to load: {why}")]
+    None { why: String },
+    #[error("{devices} devices share {cores} processor cores; name fewer with --devices")]
+    TooFewCores { devices: usize, cores: usize },
+}
+
+/// Asks every engine what it sees.
+pub fn find() -> Found {
+    let mut found = Found {
+        devices: Vec::new(),
+        absent: Vec::new(),
+    };
+    for engine in engines::all() {
+        match engine.list() {
+            Ok(devices) => found.devices.extend(devices),
+            Err(absent) => found.absent.push(absent),
+        }
+    }
+    found
+}
+
+/// Chooses devices and divides the cores among those that need them.
+///
+/// `names`: device ids or engine names; `auto` takes every real accelerator, each by its first engine,
+/// and the processor only where there is none.
+///
+/// # Errors
+/// [`TopologyError`], which lists the known devices.
+pub fn select(found: &Found, names: &[String], cores: &[usize]) -> Result<Vec<DeviceInfo>, TopologyError> {
+    let mut chosen: Vec<DeviceInfo> = Vec::new();
+    for name in names {
+        let mut picked: Vec<_> = found
+            .devices
+            .iter()
+            .filter(|d| *name == d.id || *name == d.engine)
+            .cloned()
+            .collect();
+        if name == "auto" {
+            picked = auto(found);
+        }
+        if picked.is_empty() {
+            let ids = found.devices.iter().map(|d| d.id.clone());
+            return Err(TopologyError::Unknown {
+                name: name.clone(),
+                known: ids.chain(["auto".to_owned()]).collect::<Vec<_>>().join(", "),
+            });
+        }
+        for device in picked {
+            if !chosen.iter().any(|c| c.id == device.id) {
+                chosen.push(device);
+            }
+        }
+    }
+    if chosen.is_empty() {
+        let why = found.absent.iter().map(|a| a.why.clone()).collect::<Vec<_>>();
+        return Err(TopologyError::None { why: why.join("; ") });
+    }
+    share_cores(chosen, names, cores)
+}
+
+fn auto(found: &Found) -> Vec<DeviceInfo> {
+    let real: Vec<_> = found.devices.iter().filter(|d| !d.software).collect();
+    if real.is_empty() {
+        return found.devices.iter().filter(|d| d.engine == "cpu").cloned().collect();
+    }
+    let mut chosen: Vec<DeviceInfo> = Vec::new();
+    for device in real {
+        // One physical device, one engine: the first that lists it.
+        let twin = chosen.iter().any(|c| c.pci.is_some() && c.pci == device.pci);
+        if !twin {
+            chosen.push(device.clone());
+        }
+    }
+    chosen
+}
+
+/// Gives each software device a share of the cores. Where the engine `cpu` as a whole meets other
+/// software devices and cores are short, its shares are merged.
+fn share_cores(
+    mut chosen: Vec<DeviceInfo>,
+    names: &[String],
+    cores: &[usize],
+) -> Result<Vec<DeviceInfo>, TopologyError> {
+    let software = |list: &[DeviceInfo]| list.iter().filter(|d| d.software).count();
+    while software(&chosen) > cores.len().max(1) {
+        let cpus = chosen.iter().filter(|d| d.engine == "cpu").count();
+        let last_cpu = chosen.iter().rposition(|d| d.engine == "cpu");
+        match last_cpu {
+            Some(index) if cpus > 1 && names.iter().any(|n| n == "cpu" || n == "auto") => {
+                chosen.remove(index);
+            }
+            _ => {
+                return Err(TopologyError::TooFewCores {
+                    devices: software(&chosen),
+                    cores: cores.len(),
+                });
+            }
+        }
+    }
+    let sharing = software(&chosen);
+    if sharing == 0 {
+        return Ok(chosen);
+    }
+    let mut shares = (0..sharing).map(|i| {
+        let (from, to) = (cores.len() * i / sharing, cores.len() * (i + 1) / sharing);
+        cores[from..to].to_vec()
+    });
+    for device in chosen.iter_mut().filter(|d| d.software) {
+        device.cores = shares.next().unwrap_or_default();
+    }
+    Ok(chosen)
+}
+
+/// The processor cores that this process may use.
+#[cfg(target_os = "linux")]
+pub fn cores() -> Vec<usize> {
+    match rustix::thread::sched_getaffinity(None) {
+        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|&c| set.is_set(c)).collect(),
+        Err(_) => (0..parallelism()).collect(),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn cores() -> Vec<usize> {
+    (0..parallelism()).collect()
+}
+
+fn parallelism() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The machine, for the record.
+pub fn host() -> Host {
+    let uname = rustix::system::uname();
+    let text = |s: &std::ffi::CStr| s.to_string_lossy().into_owned();
+    let first = |path: &str, key: &str| {
+        let file = std::fs::read_to_string(path).unwrap_or_else(|_| String::new());
+        let line = file.lines().find(|l| l.starts_with(key)).map(str::to_owned);
+        line.and_then(|l| l.split_once([':', '=']).map(|(_, v)| v.trim().trim_matches('"').to_owned()))
+    };
+    let memory_kib = first("/proc/meminfo", "MemTotal").and_then(|v| v.split(' ').next()?.parse::<u64>().ok());
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
+    Host {
+        name: text(uname.nodename()),
+        os: first("/etc/os-release", "PRETTY_NAME").unwrap_or_else(|| text(uname.sysname())),
+        kernel: text(uname.release()),
+        cpu: first("/proc/cpuinfo", "model name").unwrap_or_else(|| text(uname.machine())),
+        cores: u32::try_from(cores().len()).unwrap_or(u32::MAX),
+        memory_bytes: memory_kib.map_or(0, |kib| Bytes(kib * 1024).0),
+        boot_id: boot_id.map_or_else(|_| String::new(), |id| id.trim().to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hallmark_profiles::workload::Dtype;
+
+    fn device(id: &str, engine: &str, software: bool, pci: Option<&str>) -> DeviceInfo {
+        DeviceInfo {
+            id: id.to_owned(),
+            engine: engine.to_owned(),
+            name: id.to_owned(),
+            vendor: String::new(),
+            pci: pci.map(str::to_owned),
+            uuid: None,
+            driver: String::new(),
+            memory: Bytes(1 << 30),
+            dtypes: vec![Dtype::F32],
+            software,
+            cores: Vec::new(),
+            facts: Vec::new(),
+        }
+    }
+
+    fn found(devices: Vec<DeviceInfo>) -> Found {
+        Found {
+            devices,
+            absent: Vec::new(),
+        }
+    }
+
+    fn names(list: &[&str]) -> Vec<String> {
+        list.iter().map(|s| (*s).to_owned()).collect()
+    }
+
+    #[test]
+    fn one_physical_device_is_loaded_by_one_engine() {
+        let pci = Some("0000:1b:00.0");
+        let found = found(vec![
+            device("cuda0", "cuda", false, pci),
+            device("wgpu0", "wgpu", false, pci),
+            device("cpu0", "cpu", true, None),
+        ]);
+        let chosen = select(&found, &names(&["auto"]), &[0, 1]).unwrap();
+        assert_eq!(chosen.len(), 1);
+        assert_eq!(chosen[0].id, "cuda0");
+    }
+
+    #[test]
+    fn without_an_accelerator_the_processor_is_loaded_not_a_software_adapter() {
+        let found = found(vec![
+            device("wgpu0", "wgpu", true, None),
+            device("cpu0", "cpu", true, None),
+            device("cpu1", "cpu", true, None),
+        ]);
+        let chosen = select(&found, &names(&["auto"]), &[0, 1]).unwrap();
+        let cores: Vec<_> = chosen.iter().map(|d| (d.id.as_str(), d.cores.clone())).collect();
+        assert_eq!(cores, [("cpu0", vec![0]), ("cpu1", vec![1])]);
+    }
+
+    #[test]
+    fn software_devices_named_together_split_the_cores() {
+        let found = found(vec![
+            device("wgpu0", "wgpu", true, None),
+            device("cpu0", "cpu", true, None),
+            device("cpu1", "cpu", true, None),
+        ]);
+        let chosen = select(&found, &names(&["cpu", "wgpu0"]), &[0, 1]).unwrap();
+        let cores: Vec<_> = chosen.iter().map(|d| (d.id.as_str(), d.cores.clone())).collect();
+        assert_eq!(cores, [("cpu0", vec![0]), ("wgpu0", vec![1])]);
+        let named = select(&found, &names(&["cpu0", "cpu1", "wgpu0"]), &[0, 1]).unwrap_err();
+        assert_eq!(named, TopologyError::TooFewCores { devices: 3, cores: 2 });
+    }
+
+    #[test]
+    fn an_unknown_device_lists_the_known_ones() {
+        let found = found(vec![device("cpu0", "cpu", true, None)]);
+        let error = select(&found, &names(&["gpu0"]), &[0]).unwrap_err().to_string();
+        assert_eq!(error, "unknown device `gpu0`; this machine has: cpu0, auto");
+    }
+}

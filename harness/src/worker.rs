@@ -1,0 +1,374 @@
+//! The worker process: one device, driven at its own pace, its results on a pipe.
+//!
+//! A hang, a signal or an abort in a driver ends this process and nothing else. It decides when to
+//! queue and retire (through [`crate::load::Driver`]), never what is acceptable.
+
+use crate::clock::RunClock;
+use crate::engines;
+use crate::load::{Act, Driver};
+use crate::protocol::{self, FromWorker, Group, ToWorker};
+use hallmark_kernels::backend::{Device, PreparedStep};
+use hallmark_kernels::collective::Collective;
+use hallmark_kernels::collective::host::{HostCollective, Region};
+use hallmark_kernels::error::KernelError;
+use hallmark_kernels::timer::Timer;
+use hallmark_kernels::work::{StepDone, Submission, bucket_layout};
+use hallmark_profiles::units::Bytes;
+use hallmark_profiles::workload::{Dtype, Gemm, Parts, StepSpec};
+use hallmark_results::frame::{FaultKind, OpRow, StepRow, Steps};
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::time::Duration;
+
+/// Rows are sent at least this often.
+const BATCH_NS: u64 = 200_000_000;
+/// Longest wait for one step before the driver looks at its messages again.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// Longest wait for all ranks to join the group.
+const JOIN: Duration = Duration::from_secs(60);
+
+/// Why a worker ends before it is told to.
+#[derive(Debug, thiserror::Error)]
+enum WorkerError {
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    #[error("{0}")]
+    Order(String),
+}
+
+/// Runs a worker on its standard input and output until it is told to quit or the pipe closes.
+pub fn main(input: impl Read + Send + 'static, output: impl Write + Send + 'static) {
+    let (orders, inbox) = channel();
+    let (outbox, reports) = channel();
+    let _reader = std::thread::spawn(move || read_orders(input, &orders));
+    let writer = std::thread::spawn(move || write_reports(output, &reports));
+    let mut worker = Worker {
+        inbox,
+        outbox,
+        clock: RunClock::with_epoch(0),
+        index: 0,
+    };
+    if let Err(error) = worker.serve() {
+        let kind = match &error {
+            WorkerError::Kernel(KernelError::Collective(_)) => FaultKind::Collective,
+            _ => FaultKind::Device,
+        };
+        worker.say(FromWorker::Fault {
+            kind,
+            detail: error.to_string(),
+        });
+    }
+    drop(worker);
+    let _ = writer.join();
+}
+
+fn read_orders(mut input: impl Read, orders: &Sender<ToWorker>) {
+    // A pipe that closes or breaks ends the inbox, and with it the worker: no orphan keeps a device busy.
+    while let Ok(Some(order)) = protocol::receive(&mut input) {
+        if orders.send(order).is_err() {
+            return;
+        }
+    }
+}
+
+fn write_reports(mut output: impl Write, reports: &Receiver<FromWorker>) {
+    for report in reports {
+        if protocol::send(&mut output, &report).is_err() {
+            return;
+        }
+    }
+}
+
+struct Worker {
+    inbox: Receiver<ToWorker>,
+    outbox: Sender<FromWorker>,
+    clock: RunClock,
+    index: u32,
+}
+
+/// Everything prepared, and what has been done since the last report.
+struct Bench {
+    steps: Vec<Box<dyn PreparedStep>>,
+    grouped: Option<usize>,
+    driver: Driver,
+    rows: Vec<StepRow>,
+    ops: Vec<OpRow>,
+    device_clock: bool,
+    flushed_ns: u64,
+    /// Why the latest all-reduce failed, and who was missing.
+    broken: Option<(String, Vec<u32>)>,
+}
+
+impl Worker {
+    fn say(&self, report: FromWorker) {
+        // A run that no longer listens closes the inbox too; that ends the loop.
+        let _ = self.outbox.send(report);
+    }
+
+    fn serve(&mut self) -> Result<(), WorkerError> {
+        let Some(mut device) = self.open()? else {
+            return Ok(());
+        };
+        let Some(mut bench) = self.prepare(device.as_mut())? else {
+            return Ok(());
+        };
+        loop {
+            let now = self.clock.now_ns();
+            match bench.driver.poll(now) {
+                Act::Submit(submission) => bench.current()?.submit(submission)?,
+                Act::Retire => {
+                    if let Some(done) = bench.current()?.retire(PATIENCE)? {
+                        self.take(&mut bench, &done);
+                    }
+                }
+                Act::Wait { until_ns } => {
+                    self.flush(&mut bench);
+                    let wait = Duration::from_nanos(until_ns.saturating_sub(now)).min(Duration::from_secs(3600));
+                    let go_on = match self.inbox.recv_timeout(wait) {
+                        Ok(order) => self.obey(&mut bench, order)?,
+                        Err(error) => error == RecvTimeoutError::Timeout,
+                    };
+                    if !go_on {
+                        return Ok(());
+                    }
+                    continue;
+                }
+                Act::Done {
+                    segment,
+                    next_seq,
+                    broken,
+                } => {
+                    self.flush(&mut bench);
+                    self.say(if broken {
+                        let (why, missing) = bench.broken.take().unwrap_or_default();
+                        FromWorker::Broken {
+                            segment,
+                            next_seq,
+                            why,
+                            missing,
+                        }
+                    } else {
+                        FromWorker::Idle { segment, next_seq }
+                    });
+                }
+            }
+            if now.saturating_sub(bench.flushed_ns) > BATCH_NS {
+                self.flush(&mut bench);
+            }
+            let go_on = match self.inbox.try_recv() {
+                Ok(order) => self.obey(&mut bench, order)?,
+                Err(error) => error == TryRecvError::Empty,
+            };
+            if !go_on {
+                return Ok(());
+            }
+        }
+    }
+
+    fn open(&mut self) -> Result<Option<Box<dyn Device>>, WorkerError> {
+        let Ok(ToWorker::Open {
+            device,
+            info,
+            epoch_ns,
+            probe,
+        }) = self.inbox.recv()
+        else {
+            return Ok(None);
+        };
+        self.index = device;
+        self.clock = RunClock::with_epoch(epoch_ns);
+        pin(&info.cores);
+        let engine = engines::find(&info.engine)
+            .ok_or_else(|| WorkerError::Order(format!("this build has no engine `{}`", info.engine)))?;
+        let mut open = engine.open(&info)?;
+        let probe = if probe { Some(rate(open.as_mut())?) } else { None };
+        self.say(FromWorker::Opened {
+            info: open.info().clone(),
+            free_bytes: open.free_memory().0,
+            probe,
+        });
+        Ok(Some(open))
+    }
+
+    fn prepare(&mut self, device: &mut dyn Device) -> Result<Option<Bench>, WorkerError> {
+        let Ok(ToWorker::Prepare {
+            steps: specs,
+            group,
+            queue_depth,
+        }) = self.inbox.recv()
+        else {
+            return Ok(None);
+        };
+        let mut transport = None;
+        let mut steps = Vec::with_capacity(specs.len());
+        for (index, spec) in specs.iter().enumerate() {
+            let collective = match &group {
+                Some(group) if group.step == index => Some(join(group, spec)?),
+                _ => None,
+            };
+            if let Some(collective) = &collective {
+                transport = Some(collective.transport().to_owned());
+            }
+            steps.push(device.prepare(spec, collective)?);
+        }
+        let (self_test_passed, self_test) = self_test(&specs, &mut steps)?;
+        self.say(FromWorker::Prepared {
+            self_test_passed,
+            self_test,
+            transport,
+        });
+        Ok(Some(Bench {
+            steps,
+            grouped: group.map(|g| g.step),
+            driver: Driver::new(queue_depth),
+            rows: Vec::new(),
+            ops: Vec::new(),
+            device_clock: true,
+            flushed_ns: 0,
+            broken: None,
+        }))
+    }
+
+    /// Carries out an order; false means to end.
+    fn obey(&self, bench: &mut Bench, order: ToWorker) -> Result<bool, WorkerError> {
+        match order {
+            ToWorker::Start(order) => {
+                if order.step >= bench.steps.len() {
+                    return Err(WorkerError::Order(format!("no step {} was prepared", order.step)));
+                }
+                bench.driver.start(order, self.clock.now_ns());
+            }
+            ToWorker::Stop => bench.driver.stop(),
+            ToWorker::Regroup { generation, members } => {
+                if let Some(step) = bench.grouped.and_then(|s| bench.steps.get_mut(s)) {
+                    step.regroup(generation, &members)?;
+                }
+                self.say(FromWorker::Regrouped { generation });
+            }
+            ToWorker::Quit => return Ok(false),
+            ToWorker::Open { .. } | ToWorker::Prepare { .. } => {
+                return Err(WorkerError::Order("the device is open and prepared already".to_owned()));
+            }
+        }
+        Ok(true)
+    }
+
+    fn take(&self, bench: &mut Bench, done: &StepDone) {
+        for detail in &done.mismatches {
+            self.say(FromWorker::Mismatch {
+                at_ns: self.clock.at_ns(done.end_ns),
+                detail: detail.clone(),
+            });
+        }
+        bench.device_clock &= done.timer == Timer::DeviceEvent;
+        let clock = self.clock;
+        let failed = done.collective_fault.is_some();
+        if let Some(why) = &done.collective_fault {
+            bench.broken.get_or_insert((why.clone(), done.missing_ranks.clone()));
+        }
+        if let Some((row, ops)) = bench.driver.retired(done, |t| clock.at_ns(t)) {
+            // A step whose all-reduce failed is not a completed step; the fault is reported when the order ends.
+            if !failed {
+                bench.rows.push(row);
+                bench.ops.extend(ops);
+            }
+        }
+    }
+
+    fn flush(&self, bench: &mut Bench) {
+        bench.flushed_ns = self.clock.now_ns();
+        if bench.rows.is_empty() {
+            return;
+        }
+        self.say(FromWorker::Steps(Steps {
+            device: self.index,
+            device_clock: bench.device_clock,
+            rows: std::mem::take(&mut bench.rows),
+            ops: std::mem::take(&mut bench.ops),
+        }));
+    }
+}
+
+impl Bench {
+    fn current(&mut self) -> Result<&mut dyn PreparedStep, WorkerError> {
+        let index = self.driver.step();
+        match index.and_then(|i| self.steps.get_mut(i)) {
+            Some(step) => Ok(step.as_mut()),
+            None => Err(WorkerError::Order("no order is being worked on".to_owned())),
+        }
+    }
+}
+
+fn join(group: &Group, spec: &StepSpec) -> Result<Box<dyn Collective>, KernelError> {
+    let region = Region::attach(&group.path, group.ranks, &bucket_layout(spec))?;
+    let clock = hallmark_kernels::timer::now_ns;
+    let joined = HostCollective::join(Arc::new(region), group.rank, clock, JOIN)?;
+    Ok(Box::new(joined))
+}
+
+/// Runs the self-test of the first step that has matmuls.
+fn self_test(specs: &[StepSpec], steps: &mut [Box<dyn PreparedStep>]) -> Result<(bool, String), KernelError> {
+    let with_matmul = specs.iter().position(|s| !s.gemms.is_empty());
+    let Some(step) = with_matmul.and_then(|i| steps.get_mut(i)) else {
+        return Ok((false, "no step has a matmul to test".to_owned()));
+    };
+    let test = step.self_test()?;
+    Ok((test.clean_passed && test.flip_caught, test.detail))
+}
+
+/// FLOP/s of a small matmul, best of a few steps: only to size a step, never a result.
+fn rate(device: &mut dyn Device) -> Result<f64, KernelError> {
+    let dtype = if device.info().dtypes.contains(&Dtype::F32) {
+        Dtype::F32
+    } else {
+        device.info().dtypes.first().copied().unwrap_or(Dtype::F32)
+    };
+    let spec = StepSpec {
+        dtype,
+        gemms: vec![Gemm::new(384, 384, 384)],
+        buckets: Vec::new(),
+        parameters: 0,
+        memory: Bytes(0),
+        audit_share: 0.0,
+        operand_pairs: 1,
+        seed: 1,
+    };
+    let mut step = device.prepare(&spec, None)?;
+    let parts = Parts {
+        gemms: true,
+        buckets: false,
+        optimizer: false,
+        memory: false,
+    };
+    let mut best = 0.0_f64;
+    for seq in 0..5 {
+        step.submit(Submission {
+            seq,
+            parts,
+            stop: false,
+        })?;
+        let done = step.retire(Duration::from_secs(30))?;
+        let Some(done) = done else { break };
+        let elapsed = done.end_ns.saturating_sub(done.start_ns).max(1);
+        best = best.max(spec.flop().0 * 1e9 / elapsed as f64);
+    }
+    Ok(best)
+}
+
+/// Keeps this process on the cores it was given, so that devices that share a processor share it as planned.
+#[cfg(target_os = "linux")]
+fn pin(cores: &[usize]) {
+    if cores.is_empty() {
+        return;
+    }
+    let mut set = rustix::thread::CpuSet::new();
+    for &core in cores.iter().filter(|c| **c < rustix::thread::CpuSet::MAX_CPU) {
+        set.set(core);
+    }
+    // Refused inside a tighter cgroup: the pool then reports what it got.
+    let _ = rustix::thread::sched_setaffinity(None, &set);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn pin(_cores: &[usize]) {}

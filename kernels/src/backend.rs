@@ -1,0 +1,78 @@
+//! The boundary between the harness and anything that computes.
+//!
+//! A [`Backend`] finds and opens devices; a [`Device`] prepares a step once, with every buffer,
+//! pipeline and plan it needs; a [`PreparedStep`] then only queues and retires, so that nothing is
+//! allocated and nothing waits for the host while the load runs.
+
+use crate::collective::Collective;
+use crate::device::{Absent, DeviceInfo};
+use crate::error::KernelError;
+use crate::work::{StepDone, Submission};
+use hallmark_profiles::workload::StepSpec;
+use std::time::Duration;
+
+/// An engine: `cpu`, `wgpu`.
+pub trait Backend {
+    fn name(&self) -> &'static str;
+
+    /// The devices found, or why there are none.
+    fn list(&self) -> Result<Vec<DeviceInfo>, Absent>;
+
+    /// Opens the device that [`Self::list`] described; `info.cores` may have been narrowed by the caller.
+    fn open(&self, info: &DeviceInfo) -> Result<Box<dyn Device>, KernelError>;
+}
+
+/// An open device. Used from one thread.
+pub trait Device {
+    fn info(&self) -> &DeviceInfo;
+
+    /// Bytes that can still be allocated for work.
+    fn free_memory(&self) -> hallmark_profiles::units::Bytes;
+
+    /// Allocates and fills everything `spec` needs.
+    ///
+    /// `collective`: the group for `spec.buckets`, laid out for exactly these buckets; `None` where the
+    /// device stands alone, and then a submission with `parts.buckets` reduces nothing.
+    ///
+    /// # Errors
+    /// [`KernelError::Dtype`], [`KernelError::Memory`] and [`KernelError::NoExactRange`] before anything is allocated.
+    fn prepare(
+        &mut self,
+        spec: &StepSpec,
+        collective: Option<Box<dyn Collective>>,
+    ) -> Result<Box<dyn PreparedStep>, KernelError>;
+}
+
+/// A step ready to be queued any number of times.
+pub trait PreparedStep {
+    /// Queues one step behind those in flight and returns without waiting for it.
+    fn submit(&mut self, submission: Submission) -> Result<(), KernelError>;
+
+    /// The oldest step in flight once it is complete; `None` if it is not within `patience`, or if none is in flight.
+    fn retire(&mut self, patience: Duration) -> Result<Option<StepDone>, KernelError>;
+
+    fn in_flight(&self) -> usize;
+
+    /// Runs one audited matmul, flips one bit of its result in device memory between matmul and
+    /// check, and says whether the check saw it. Only with nothing in flight.
+    fn self_test(&mut self) -> Result<SelfTest, KernelError>;
+
+    /// Continues the collective without dead ranks. Only with nothing in flight.
+    fn regroup(&mut self, generation: u32, members: &[u32]) -> Result<(), KernelError>;
+}
+
+/// The operand pair that matmul `index` of step `seq` uses; the same on every engine.
+pub fn pair_of(seq: u64, index: usize, pairs: u32) -> u32 {
+    ((seq.wrapping_add(index as u64)) % u64::from(pairs.max(1))) as u32
+}
+
+/// Outcome of the injected bit flip, for the record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SelfTest {
+    /// The check passed on the true result.
+    pub clean_passed: bool,
+    /// The check failed on the result with one bit flipped.
+    pub flip_caught: bool,
+    /// Which element and bit were flipped, and the digests.
+    pub detail: String,
+}

@@ -1,0 +1,101 @@
+//! The processor engine end to end: steps, audits, self-test.
+
+use super::*;
+use crate::work::Submission;
+use hallmark_profiles::workload::{Gemm, Parts};
+use std::time::Duration;
+
+fn spec() -> StepSpec {
+    StepSpec {
+        dtype: Dtype::F32,
+        gemms: vec![Gemm::new(64, 96, 80), Gemm::new(17, 33, 65), Gemm::new(1, 1, 1)],
+        buckets: Vec::new(),
+        parameters: 1000,
+        memory: Bytes(1 << 20),
+        audit_share: 1.0,
+        operand_pairs: 16,
+        seed: 11,
+    }
+}
+
+const ALL: Parts = Parts {
+    gemms: true,
+    buckets: true,
+    optimizer: true,
+    memory: true,
+};
+
+fn prepared(spec: &StepSpec) -> Box<dyn PreparedStep> {
+    let engine = Cpu::new();
+    let info = engine.list().unwrap().remove(0);
+    engine.open(&info).unwrap().prepare(spec, None).unwrap()
+}
+
+#[test]
+fn every_audited_matmul_of_every_step_is_right() {
+    let mut step = prepared(&spec());
+    for seq in 0..40 {
+        let submission = Submission {
+            seq,
+            parts: ALL,
+            stop: false,
+        };
+        step.submit(submission).unwrap();
+        let done = step.retire(Duration::from_secs(20)).unwrap().unwrap();
+        assert_eq!((done.seq, done.gemms, done.audited), (seq, 3, 3));
+        assert!(done.mismatches.is_empty(), "{:?}", done.mismatches);
+        assert!(done.end_ns > done.start_ns);
+    }
+}
+
+#[test]
+fn the_flipped_bit_is_caught_whatever_the_seed() {
+    for seed in 0..20 {
+        let mut step = prepared(&StepSpec { seed, ..spec() });
+        let test = step.self_test().unwrap();
+        assert!(test.clean_passed && test.flip_caught, "seed {seed}: {}", test.detail);
+    }
+}
+
+#[test]
+fn steps_retire_in_the_order_queued() {
+    let mut step = prepared(&spec());
+    for seq in 0..3 {
+        let submission = Submission {
+            seq,
+            parts: ALL,
+            stop: false,
+        };
+        step.submit(submission).unwrap();
+    }
+    assert_eq!(step.in_flight(), 3);
+    for seq in 0..3 {
+        assert_eq!(step.retire(Duration::from_secs(20)).unwrap().unwrap().seq, seq);
+    }
+    assert!(step.retire(Duration::ZERO).unwrap().is_none());
+}
+
+#[test]
+fn a_dtype_that_the_processor_lacks_is_refused_with_those_it_has() {
+    let engine = Cpu::new();
+    let info = engine.list().unwrap().remove(0);
+    let mut device = engine.open(&info).unwrap();
+    let wanted = StepSpec {
+        dtype: Dtype::Fp8E4m3,
+        ..spec()
+    };
+    let error = device.prepare(&wanted, None).err().unwrap().to_string();
+    assert!(error.contains("has no fp8_e4m3 matmul") && error.contains("f32"), "{error}");
+}
+
+#[test]
+fn a_step_that_does_not_fit_says_what_is_free_and_needed() {
+    let engine = Cpu::new();
+    let info = engine.list().unwrap().remove(0);
+    let huge = StepSpec {
+        gemms: vec![Gemm::new(1 << 20, 1 << 20, 4)],
+        ..spec()
+    };
+    let error = engine.open(&info).unwrap().prepare(&huge, None).err().unwrap().to_string();
+    assert!(error.contains("free, the step needs"), "{error}");
+}

@@ -1,0 +1,75 @@
+//! One step as it was done: when, what, how much, and whether the audited results were right.
+
+use crate::timer::Timer;
+use hallmark_profiles::workload::{Parts, StepSpec};
+
+/// A request to queue one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// The same on all ranks for steps that belong together; chooses operands and audited matmuls.
+    pub seq: u64,
+    pub parts: Parts,
+    /// This rank wishes to stop. The wish travels with the step's collective, so that all ranks learn
+    /// of it in the same step and can stop after the same one.
+    pub stop: bool,
+}
+
+/// Payloads of a group's buckets in bytes: the step's, and one element that carries the votes to stop.
+pub fn bucket_layout(spec: &StepSpec) -> Vec<u64> {
+    let buckets = spec.buckets.iter().map(|b| b.bytes.0);
+    buckets.chain([4]).collect()
+}
+
+/// The kind of work that a span of time was spent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// Matmuls; amount in FLOP.
+    Matmul,
+    /// One gradient bucket; amount in bytes held by each rank.
+    AllReduce,
+    /// Amount in bytes read + written.
+    Optimizer,
+    /// Amount in bytes read + written.
+    Copy,
+    /// Amount in bytes read + written.
+    Triad,
+    /// Check of a result; amount in FLOP whose result was checked.
+    Audit,
+}
+
+/// A stretch of device time, on the host's monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Span {
+    pub work: Work,
+    pub start_ns: u64,
+    pub end_ns: u64,
+    pub amount: f64,
+}
+
+/// A completed step.
+#[derive(Clone, Debug)]
+pub struct StepDone {
+    pub seq: u64,
+    /// First device work of the step.
+    pub start_ns: u64,
+    /// Last device work of the step.
+    pub end_ns: u64,
+    pub timer: Timer,
+    /// Adjacent matmuls are merged into one span; each bucket has its own.
+    pub spans: Vec<Span>,
+    /// Matmuls completed.
+    pub gemms: u32,
+    /// Matmuls checked, and the FLOP they stand for.
+    pub audited: u32,
+    pub audited_flop: f64,
+    /// What was wrong, one sentence for each wrong matmul or bucket.
+    pub mismatches: Vec<String>,
+    /// Members that wished to stop when they queued this step; 0 without a collective.
+    pub stop_votes: u32,
+    /// Why an all-reduce of this step did not complete; the step then counts no collective work.
+    pub collective_fault: Option<String>,
+    /// Ranks that the failed all-reduce waited for in vain.
+    pub missing_ranks: Vec<u32>,
+    /// Time this rank waited for others to arrive at its buckets, all buckets together.
+    pub arrival_skew_ns: u64,
+}

@@ -1,0 +1,239 @@
+//! What a profile must satisfy beyond its types: ranges, names, and criteria that can be measured.
+
+use crate::criterion::{Criterion, Reference, Statistic};
+use crate::error::ProfileError;
+use crate::metric::Metric;
+use crate::profile::{Load, Mode, Pattern, Phase, Profile, SCHEMA_VERSION};
+use crate::units::Unit;
+
+/// Metrics that the load and the run itself produce, whatever the sensors.
+pub const FROM_LOAD: [Metric; 26] = [
+    Metric::MatmulRate,
+    Metric::KernelRate,
+    Metric::MatmulEfficiency,
+    Metric::SustainRatio,
+    Metric::Drift,
+    Metric::StepTime,
+    Metric::StepSkew,
+    Metric::ExposedComm,
+    Metric::IdleGap,
+    Metric::AllreduceAlgbw,
+    Metric::AllreduceBusbw,
+    Metric::AllreduceLatency,
+    Metric::HbmRate,
+    Metric::AuditErrors,
+    Metric::AuditExposure,
+    Metric::AuditShare,
+    Metric::SdcUcl,
+    Metric::TelemetryCoverage,
+    Metric::TelemetryAge,
+    Metric::TelemetryGap,
+    Metric::ClockOffset,
+    Metric::Duty,
+    Metric::StepsCompleted,
+    Metric::Inventory,
+    Metric::Failures,
+    Metric::SelfTest,
+];
+
+/// Where the n-th line that opens `[[table]]` is; line 1 if there is none.
+fn line_of(text: &str, header: &str, nth: usize) -> usize {
+    let mut lines = text.lines().enumerate().filter(|(_, l)| l.trim() == header);
+    lines.nth(nth).map_or(1, |(i, _)| i + 1)
+}
+
+/// Where a key first stands at the start of a line.
+fn line_of_key(text: &str, key: &str) -> usize {
+    let found = text.lines().position(|l| {
+        let rest = l.trim_start().strip_prefix(key);
+        rest.is_some_and(|r| r.trim_start().starts_with('='))
+    });
+    found.map_or(1, |i| i + 1)
+}
+
+struct Checker<'a> {
+    text: &'a str,
+    origin: &'a str,
+}
+
+impl Checker<'_> {
+    fn require(&self, holds: bool, line: usize, what: impl FnOnce() -> String) -> Result<(), ProfileError> {
+        if holds {
+            return Ok(());
+        }
+        Err(ProfileError::Syntax {
+            file: self.origin.to_owned(),
+            line,
+            what: what(),
+        })
+    }
+
+    fn key(&self, holds: bool, key: &str, what: impl FnOnce() -> String) -> Result<(), ProfileError> {
+        self.require(holds, line_of_key(self.text, key), what)
+    }
+}
+
+/// Checks a parsed profile against its own rules.
+///
+/// # Errors
+/// [`ProfileError::Syntax`] with the line of the offending key or table, or [`ProfileError::Undeclared`].
+pub fn check(profile: &Profile, text: &str, origin: &str) -> Result<(), ProfileError> {
+    let c = Checker { text, origin };
+    let version = profile.schema_version;
+    c.key(version == SCHEMA_VERSION, "schema_version", || {
+        format!("schema_version {version} is not known; this build reads {SCHEMA_VERSION}")
+    })?;
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    let name_ok = !profile.name.is_empty() && profile.name.len() <= 64 && profile.name.bytes().all(legal);
+    c.key(name_ok, "name", || {
+        format!("name `{}` must be 1 to 64 lower-case letters, digits or hyphens", profile.name)
+    })?;
+    load(&c, &profile.load)?;
+    for (i, phase) in profile.load.phases.iter().enumerate() {
+        let line = line_of(text, "[[load.phase]]", i);
+        self::phase(&c, &profile.load, phase, line)?;
+        let first = profile.load.phases.iter().position(|p| p.name == phase.name);
+        c.require(first == Some(i), line, || format!("phase `{}` stands twice", phase.name))?;
+    }
+    for (i, criterion) in profile.criteria.iter().enumerate() {
+        let line = line_of(text, "[[criterion]]", i);
+        self::criterion(&c, profile, criterion, line)?;
+        let first = profile.criteria.iter().position(|p| p.name == criterion.name);
+        c.require(first == Some(i), line, || format!("criterion `{}` stands twice", criterion.name))?;
+    }
+    Ok(())
+}
+
+fn load(c: &Checker, load: &Load) -> Result<(), ProfileError> {
+    c.key(!load.dtype.is_empty(), "dtype", || "dtype needs at least one element type".to_owned())?;
+    c.key((2..=4).contains(&load.queue_depth), "queue_depth", || {
+        format!("queue_depth {} must be 2 to 4", load.queue_depth)
+    })?;
+    c.key((16..=1024).contains(&load.operand_pairs), "operand_pairs", || {
+        format!("operand_pairs {} must be 16 to 1024", load.operand_pairs)
+    })?;
+    c.key((0.0..=1.0).contains(&load.audit_share), "audit_share", || {
+        format!("audit_share {} must be 0 to 1", load.audit_share)
+    })?;
+    let bucket = load.bucket.bytes().0;
+    c.key(bucket % 4 == 0 && bucket > 0, "bucket", || {
+        format!("bucket of {} is not a whole number of f32 elements", load.bucket)
+    })?;
+    c.key(!load.phases.is_empty(), "[load]", || {
+        "the load has no phase; add a [[load.phase]]".to_owned()
+    })?;
+    let levels = &load.ramp.levels;
+    let rising = levels.windows(2).all(|w| w[0] < w[1]) && levels.first().is_some_and(|l| *l > 0.0);
+    let full = levels.last().is_some_and(|l| (l - 1.0).abs() < 1e-9);
+    c.key(rising && full, "levels", || {
+        "ramp levels must rise from above 0 to 1, e.g. [0.25, 0.5, 0.75, 1.0]".to_owned()
+    })?;
+    c.key(levels.len() > 1 || load.transients, "levels", || {
+        "a step start of the whole load needs `transients = true`".to_owned()
+    })?;
+    let w = &load.warmup;
+    c.key(w.least <= w.limit, "limit", || {
+        format!("warm-up limit {} is below its least time {}", w.limit, w.least)
+    })?;
+    c.key(w.rate_tolerance > 0.0 && w.rate_tolerance < 1.0, "rate_tolerance", || {
+        format!("rate_tolerance {} must be between 0 and 1", w.rate_tolerance)
+    })?;
+    c.key(w.temperature_tolerance.unit == Unit::Kelvin, "temperature_tolerance", || {
+        format!("temperature_tolerance is in {}, not K", w.temperature_tolerance.unit)
+    })?;
+    if let Some(model) = load.model {
+        let least = model.hidden.min(model.ffn).min(model.tokens).min(model.layers);
+        c.key(least > 0, "hidden", || "model dimensions must be at least 1".to_owned())?;
+    }
+    if let Some(g) = load.matmul {
+        c.key(g.m.min(g.n).min(g.k) > 0, "matmul", || format!("matmul {g} has a zero dimension"))?;
+    }
+    let stop = &load.stop_when;
+    let celsius = stop.temp_core_above.is_none_or(|q| q.unit == Unit::Celsius);
+    c.key(celsius, "temp_core_above", || "temp_core_above must be in °C".to_owned())?;
+    let watt = stop.power_draw_above.is_none_or(|q| q.unit == Unit::Watt);
+    c.key(watt, "power_draw_above", || "power_draw_above must be in W".to_owned())
+}
+
+fn phase(c: &Checker, load: &Load, phase: &Phase, line: usize) -> Result<(), ProfileError> {
+    let name = &phase.name;
+    let needs = |what: &str| format!("phase `{name}` needs {what}");
+    match phase.pattern {
+        Pattern::Training => {
+            c.require(load.model.is_some(), line, || needs("a [load.model]"))?;
+        }
+        Pattern::Steady => {
+            c.require(load.matmul.is_some(), line, || needs("a [load.matmul]"))?;
+        }
+        Pattern::Memory => {
+            c.require(load.memory.is_some(), line, || needs("`memory` in [load]"))?;
+        }
+        Pattern::Pulse => {
+            c.require(load.matmul.is_some(), line, || needs("a [load.matmul]"))?;
+            c.require(load.transients, line, || needs("`transients = true`: it steps the whole load"))?;
+            let Some(pulse) = phase.pulse else {
+                return c.require(false, line, || needs("pulse = { frequency, duty, depth }"));
+            };
+            let hertz = pulse.frequency.unit == Unit::Hertz && pulse.frequency.value > 0.0;
+            c.require(hertz, line, || needs("a frequency above 0 Hz"))?;
+            c.require(pulse.duty > 0.0 && pulse.duty < 1.0, line, || needs("a duty between 0 and 1"))?;
+            c.require(pulse.depth > 0.0 && pulse.depth <= 1.0, line, || needs("a depth above 0, up to 1"))?;
+        }
+    }
+    let pulse_only = phase.pulse.is_none() || phase.pattern == Pattern::Pulse;
+    c.require(pulse_only, line, || format!("phase `{name}` is no pulse, yet has `pulse`"))?;
+    let mode_only = phase.mode == Mode::Overlapped || phase.pattern == Pattern::Training;
+    c.require(mode_only, line, || format!("phase `{name}`: `mode` is for training phases only"))
+}
+
+fn criterion(c: &Checker, profile: &Profile, criterion: &Criterion, line: usize) -> Result<(), ProfileError> {
+    let name = &criterion.name;
+    let metric = criterion.metric;
+    let declared = &profile.telemetry.metrics;
+    if !FROM_LOAD.contains(&metric) && !declared.contains(&metric) {
+        let known = FROM_LOAD.iter().chain(declared).map(ToString::to_string);
+        return Err(ProfileError::Undeclared {
+            file: c.origin.to_owned(),
+            line,
+            criterion: name.clone(),
+            metric,
+            known: known.collect::<Vec<_>>().join(", "),
+        });
+    }
+    let limits = [criterion.at_least, criterion.at_most];
+    c.require(limits.iter().any(Option::is_some), line, || {
+        format!("criterion `{name}` has no limit; give at_least or at_most")
+    })?;
+    let relative = criterion.relative_to != Reference::Absolute;
+    let unit = match criterion.statistic {
+        _ if relative => Unit::One,
+        Statistic::Slope => Unit::PercentPerDay,
+        Statistic::Variation => Unit::One,
+        _ => metric.spec().unit,
+    };
+    for limit in limits.into_iter().flatten() {
+        let same = limit.unit == unit || (limit.unit == Unit::Percent && unit == Unit::One)
+            || (limit.unit == Unit::One && unit == Unit::Count);
+        c.require(same, line, || {
+            format!("criterion `{name}`: the limit {limit} is not in the unit of {metric}, {}", unit_name(unit))
+        })?;
+    }
+    let share = criterion.allowed_share;
+    c.require((0.0..=1.0).contains(&share), line, || {
+        format!("criterion `{name}`: allowed_share {share} must be 0 to 1")
+    })?;
+    if let Some(wanted) = &criterion.phase {
+        let known: Vec<_> = profile.load.phases.iter().map(|p| p.name.as_str()).collect();
+        c.require(known.contains(&wanted.as_str()), line, || {
+            format!("criterion `{name}`: unknown phase `{wanted}`; this profile has: {}", known.join(", "))
+        })?;
+    }
+    Ok(())
+}
+
+fn unit_name(unit: Unit) -> String {
+    match unit {
+        Unit::One => "a plain number or %".to_owned(),
+        other => other.to_string(),
+    }
+}

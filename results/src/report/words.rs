@@ -1,0 +1,432 @@
+//! How a report says figures, limits, places and states: one wording for every format.
+//!
+//! Figures go through [`human`]; nothing here decides an outcome.
+
+use super::Story;
+use super::escape::clean;
+use crate::frame::{ClockState, Ending, FaultKind, Provenance, What};
+use crate::verdict::{Action, Estimate, Finding, Outcome};
+use hallmark_profiles::criterion::{Criterion, Reference, Scope, Side, Statistic};
+use hallmark_profiles::metric::Metric;
+use hallmark_profiles::quantity::Quantity;
+use hallmark_profiles::units::{Unit, human, human_duration};
+use std::time::Duration;
+
+const NBSP: char = '\u{a0}';
+
+/// A name as people read it: `step-time` is `step time`.
+pub fn spoken(name: &str) -> String {
+    clean(&name.replace(['-', '_'], " "))
+}
+
+/// With a capital first letter, for headings and row titles.
+pub fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    let first = chars.next().map(char::to_uppercase);
+    first.into_iter().flatten().chain(chars).collect()
+}
+
+/// A metric as people call it.
+pub fn metric(metric: Metric) -> String {
+    match metric {
+        Metric::MatmulRate => "matmul rate".to_owned(),
+        Metric::HbmRate => "memory rate".to_owned(),
+        Metric::PowerDraw => "power".to_owned(),
+        Metric::PowerInstant => "power, instant".to_owned(),
+        Metric::TempCore => "core temperature".to_owned(),
+        Metric::TempMemory => "memory temperature".to_owned(),
+        Metric::ClockSm => "core clock".to_owned(),
+        Metric::ClockMemory => "memory clock".to_owned(),
+        Metric::CpuLoad => "CPU load".to_owned(),
+        Metric::CpuFrequency => "CPU frequency".to_owned(),
+        Metric::ThrottleFrac => "slowed".to_owned(),
+        Metric::PowerCapFrac => "power capped".to_owned(),
+        Metric::AllreduceBusbw => "all-reduce bus bandwidth".to_owned(),
+        Metric::AllreduceAlgbw => "all-reduce algorithm bandwidth".to_owned(),
+        Metric::AllreduceLatency => "all-reduce latency".to_owned(),
+        Metric::PcieWidth => "PCIe lanes".to_owned(),
+        Metric::PcieGeneration => "PCIe generation".to_owned(),
+        Metric::PcieReplay => "PCIe replays".to_owned(),
+        Metric::NvlinkErr => "NVLink errors".to_owned(),
+        Metric::Ecc => "ECC errors, uncorrected".to_owned(),
+        Metric::EccCorrected => "ECC errors, corrected".to_owned(),
+        Metric::Xid => "Xid errors".to_owned(),
+        other => other.id().replace('_', " "),
+    }
+}
+
+/// Ratios that are a part of a whole: people read them in per cent.
+const SHARES: [Metric; 6] = [
+    Metric::IdleGap,
+    Metric::Duty,
+    Metric::AuditShare,
+    Metric::ThrottleFrac,
+    Metric::PowerCapFrac,
+    Metric::ExposedComm,
+];
+
+/// Factor and unit in which a metric's values are shown.
+pub fn shown_in(metric: Metric, unit: Unit) -> (f64, Unit) {
+    match unit {
+        Unit::One if SHARES.contains(&metric) => (100.0, Unit::Percent),
+        // Caught or missed: a count, not a ratio.
+        Unit::One if metric == Metric::SelfTest => (1.0, Unit::Count),
+        _ => (1.0, unit),
+    }
+}
+
+/// A value of a metric.
+pub fn value(value: f64, metric: Metric, unit: Unit) -> String {
+    let (factor, unit) = shown_in(metric, unit);
+    human(value * factor, unit)
+}
+
+/// A length of time.
+pub fn duration(ns: u64) -> String {
+    human_duration(Duration::from_nanos(ns))
+}
+
+/// A length that was chosen or is long: trailing zeros say nothing.
+pub fn planned(ns: u64) -> String {
+    trimmed(&duration(ns))
+}
+
+/// A reason why clocks are held down, as people call it.
+pub fn reason(label: &str) -> String {
+    match label {
+        "sw_power_cap" => "power cap, software".to_owned(),
+        "hw_slowdown" => "hardware slowdown".to_owned(),
+        "sw_thermal" => "thermal slowdown, software".to_owned(),
+        "hw_thermal" => "thermal slowdown, hardware".to_owned(),
+        "hw_power_brake" => "power brake".to_owned(),
+        other => spoken(other),
+    }
+}
+
+/// An instant of the run: `41 h 20 min`, `12.4 s`.
+pub fn instant(ns: u64) -> String {
+    if ns < 60_000_000_000 {
+        format!("{:.1}{NBSP}s", ns as f64 / 1e9)
+    } else {
+        duration(ns)
+    }
+}
+
+pub fn glyph(outcome: Outcome) -> char {
+    match outcome {
+        Outcome::Passed => '✓',
+        Outcome::Inconclusive => '◇',
+        Outcome::Failed => '✕',
+    }
+}
+
+/// Of a criterion.
+pub fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Passed => "pass",
+        Outcome::Inconclusive => "inconclusive",
+        Outcome::Failed => "fail",
+    }
+}
+
+pub fn action(action: Action) -> &'static str {
+    match action {
+        Action::Replace => "replace",
+        Action::Retest => "retest",
+        Action::Investigate => "investigate",
+    }
+}
+
+pub fn side(side: Side) -> &'static str {
+    match side {
+        Side::Hall => "hall",
+        Side::It => "IT",
+        Side::Link => "link",
+        Side::Harness => "harness",
+    }
+}
+
+pub fn provenance(provenance: Provenance) -> &'static str {
+    match provenance {
+        Provenance::Measured => "measured",
+        Provenance::Replayed => "replayed",
+        Provenance::Simulated => "simulated",
+        Provenance::StandIn => "stand-in",
+    }
+}
+
+pub fn fault(kind: FaultKind) -> &'static str {
+    match kind {
+        FaultKind::Missing => "missing",
+        FaultKind::WorkerDied => "worker died",
+        FaultKind::Silent => "silent",
+        FaultKind::Device => "device error",
+        FaultKind::Collective => "all-reduce failed",
+        FaultKind::Sensor => "sensor lost",
+        FaultKind::Journal => "journal not written",
+    }
+}
+
+/// What the numbers are, where they are not all measured: `SIMULATED, REPLAYED`.
+pub fn banner(story: &Story<'_>) -> Option<String> {
+    let devices = story
+        .standing
+        .opened()
+        .plan
+        .devices
+        .iter()
+        .map(|d| d.provenance);
+    let tables = story.standing.tables().iter().map(|t| t.table.provenance);
+    let mut found: Vec<Provenance> = devices.chain(tables).collect();
+    found.sort_unstable();
+    found.dedup();
+    found.retain(|p| *p != Provenance::Measured);
+    let words: Vec<String> = found
+        .iter()
+        .rev()
+        .map(|p| provenance(*p).to_uppercase())
+        .collect();
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+/// “95 %”.
+pub fn confidence(story: &Story<'_>) -> String {
+    human(story.verdict.confidence * 100.0, Unit::Percent).replace(".0\u{a0}", "\u{a0}")
+}
+
+/// Value of a finding's deciding place, or that there is none.
+pub fn observed(finding: &Finding) -> String {
+    let estimate = finding.worst().and_then(|o| o.estimate);
+    estimate.map_or_else(
+        || "no evidence".to_owned(),
+        |e| value(e.value, finding.criterion.metric, e.unit),
+    )
+}
+
+/// Whether the figure has no uncertainty: a count, a sum.
+pub fn is_exact(estimate: &Estimate) -> bool {
+    estimate.low.to_bits() == estimate.value.to_bits()
+        && estimate.high.to_bits() == estimate.value.to_bits()
+}
+
+/// `0.62 to 0.66`, `exact`, or `–` where there is none.
+pub fn bounds(finding: &Finding) -> String {
+    let Some(estimate) = finding.worst().and_then(|o| o.estimate) else {
+        return "–".to_owned();
+    };
+    if is_exact(&estimate) {
+        return "exact".to_owned();
+    }
+    let said = |v: f64| value(v, finding.criterion.metric, estimate.unit);
+    let (low, value, high) = (
+        said(estimate.low),
+        said(estimate.value),
+        said(estimate.high),
+    );
+    let unit = |text: &str| text.rsplit_once(NBSP).map(|(_, unit)| unit.to_owned());
+    match (estimate.low.is_finite(), estimate.high.is_finite()) {
+        (false, false) => "unbounded".to_owned(),
+        (false, true) => format!("up to {high}"),
+        (true, false) => format!("from {low}"),
+        // A composed unit (`2 min 5 s`) and unlike prefixes are said in full.
+        _ if unit(&low) == unit(&value)
+            && unit(&value) == unit(&high)
+            && value.matches(NBSP).count() == 1 =>
+        {
+            let bare = |text: &str| {
+                text.rsplit_once(NBSP)
+                    .map_or(text.to_owned(), |(n, _)| n.to_owned())
+            };
+            format!("{} to {}", bare(&low), bare(&high))
+        }
+        _ => format!("{low} to {high}"),
+    }
+}
+
+/// `≥ 95 %`, `≤ 2`, or both.
+pub fn limit(finding: &Finding) -> String {
+    let said = |v: f64| trimmed(&value(v, finding.criterion.metric, finding.unit));
+    match (finding.at_least, finding.at_most) {
+        (Some(low), Some(high)) => format!("{} to {}", said(low), said(high)),
+        (Some(low), None) => format!("≥{NBSP}{}", said(low)),
+        (None, Some(high)) => format!("≤{NBSP}{}", said(high)),
+        (None, None) => stated_limit(&finding.criterion),
+    }
+}
+
+/// The limit as the profile states it: `≤ 2 × own median`.
+pub fn stated_limit(criterion: &Criterion) -> String {
+    let said = |quantity: Quantity| {
+        let number = trimmed(&human(quantity.value, quantity.unit));
+        match criterion.relative_to {
+            Reference::Absolute => number,
+            Reference::SkuReference => format!("{number} × SKU reference"),
+            Reference::PeerMedian => format!("{number} × peers’ median"),
+            Reference::OwnMedian => format!("{number} × own median"),
+            Reference::FirstTenth => format!("{number} × first tenth"),
+        }
+    };
+    let low = criterion.at_least.map(|q| format!("≥{NBSP}{}", said(q)));
+    let high = criterion.at_most.map(|q| format!("≤{NBSP}{}", said(q)));
+    let both: Vec<String> = low.into_iter().chain(high).collect();
+    both.join(", ")
+}
+
+/// Limits are chosen, not measured: trailing zeros say nothing.
+fn trimmed(text: &str) -> String {
+    let (number, unit) = text
+        .split_once(NBSP)
+        .map_or((text, String::new()), |(n, u)| (n, format!("{NBSP}{u}")));
+    if !number.contains('.') {
+        return text.to_owned();
+    }
+    format!(
+        "{}{unit}",
+        number.trim_end_matches('0').trim_end_matches('.')
+    )
+}
+
+/// What was judged: `p95 step time`, `idle gap`.
+pub fn figure(criterion: &Criterion) -> String {
+    let name = metric(criterion.metric);
+    match criterion.statistic {
+        Statistic::Total => name,
+        Statistic::Min if matches!(criterion.scope, Scope::Gpu | Scope::Site) => {
+            format!("lowest {name}")
+        }
+        Statistic::Max => format!("highest {name}"),
+        Statistic::Min => format!("lowest {name}"),
+        Statistic::Slope => format!("slope of {name}"),
+        Statistic::Variation => format!("variation of {name}"),
+        statistic => format!("{statistic} {name}"),
+    }
+}
+
+/// Where the deciding place is: its name, or how many places were seen.
+pub fn place(finding: &Finding) -> String {
+    finding
+        .worst()
+        .map_or_else(|| "–".to_owned(), |o| clean(&o.place))
+}
+
+/// What is known of the wall clock.
+pub fn clock(clock: &ClockState) -> String {
+    let error = clock.max_error_s.filter(|e| e.is_finite() && *e >= 0.0);
+    let error = error.map(|e| format!(", error at most {}", human(e, Unit::Second)));
+    match clock.synchronised {
+        Some(true) => format!("clock synchronised{}", error.unwrap_or_default()),
+        Some(false) => "clock not synchronised".to_owned(),
+        None => "clock’s state unknown".to_owned(),
+    }
+}
+
+/// RFC 3339 for people: `2026-03-02 06:00:00 UTC`.
+pub fn utc(text: &str) -> String {
+    let text = clean(text);
+    let Some((date, time)) = text.split_once('T') else {
+        return text;
+    };
+    let Some(time) = time
+        .strip_suffix('Z')
+        .or_else(|| time.strip_suffix("+00:00"))
+    else {
+        return text;
+    };
+    let seconds = time.split_once('.').map_or(time, |(seconds, _)| seconds);
+    format!("{date} {seconds} UTC")
+}
+
+pub fn ending(story: &Story<'_>) -> String {
+    match story.standing.closed().map(|c| &c.ending) {
+        None => "not closed: the record ends without its last frame".to_owned(),
+        Some(Ending::Complete) => "complete".to_owned(),
+        Some(Ending::Stopped { why }) => format!("stopped: {}", clean(why)),
+        Some(Ending::SealedAfterCrash) => "sealed after a crash, with what was on disk".to_owned(),
+    }
+}
+
+/// Digest, head or “not sealed”, and whether anything outside vouches for it.
+pub fn integrity(story: &Story<'_>) -> String {
+    match (story.head, story.anchored) {
+        (Some(_), true) => "sealed, and the chain’s head is the one expected".to_owned(),
+        (Some(_), false) => "sealed; integrity not anchored: no expected head was given".to_owned(),
+        (None, _) => "not sealed; integrity not anchored".to_owned(),
+    }
+}
+
+/// First and last digits of a digest.
+pub fn short(digest: &str) -> String {
+    let digest = clean(digest);
+    let count = digest.chars().count();
+    if count <= 16 {
+        return digest;
+    }
+    let head: String = digest.chars().take(8).collect();
+    let tail: String = digest.chars().skip(count - 4).collect();
+    format!("{head}…{tail}")
+}
+
+/// `1 device`, `2 devices`.
+pub fn counted(count: usize, one: &str, many: &str) -> String {
+    format!(
+        "{}{NBSP}{}",
+        human(count as f64, Unit::Count),
+        if count == 1 { one } else { many }
+    )
+}
+
+/// `5 fail, 2 inconclusive, 7 pass`; what is zero is left out, except for an empty verdict.
+pub fn tally(story: &Story<'_>) -> String {
+    let all = [Outcome::Failed, Outcome::Inconclusive, Outcome::Passed];
+    let parts: Vec<String> = all
+        .into_iter()
+        .map(|o| (story.verdict.count(o), outcome(o)))
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{count} {word}"))
+        .collect();
+    if parts.is_empty() {
+        "no gate judged".to_owned()
+    } else {
+        parts.join(", ")
+    }
+}
+
+/// An event in words: what, and its detail. `None` for those told elsewhere.
+pub fn event(what: &What, table: impl Fn(u32) -> String) -> Option<(&'static str, String)> {
+    Some(match what {
+        What::Segment { .. } | What::AsFound { .. } | What::Absent { .. } => return None,
+        What::Steady => ("steady", "warm-up ended by evidence".to_owned()),
+        What::NeverSteady { why } => ("never steady", clean(why)),
+        What::Gap {
+            table: id, reason, ..
+        } => ("gap", format!("{}: {}", table(*id), clean(reason))),
+        What::Fault { kind, detail } => (fault(*kind), clean(detail)),
+        What::SelfTest {
+            passed: true,
+            detail,
+        } => ("self-test passed", clean(detail)),
+        What::SelfTest {
+            passed: false,
+            detail,
+        } => ("self-test failed", clean(detail)),
+        What::Mismatch { detail } => ("wrong result", clean(detail)),
+        What::Regrouped {
+            members,
+            stalled_ns,
+            ..
+        } => {
+            let left = counted(members.len(), "device", "devices");
+            (
+                "regrouped",
+                format!(
+                    "{left} go on; the group stood still for {}",
+                    duration(*stalled_ns)
+                ),
+            )
+        }
+        What::Xid { code, detail } => ("Xid", format!("{code}: {}", clean(detail))),
+        What::Stop { why } => ("stopped", clean(why)),
+        What::Resumed { lost_ns } => ("resumed", format!("{} without load", duration(*lost_ns))),
+        What::Decision { what } => ("decision", clean(what)),
+    })
+}

@@ -1,0 +1,352 @@
+//! The running account of a run: one fold over its frames, live and after sealing alike.
+//!
+//! It keeps bounded memory whatever the run's length: distributions, blocks and traces, no raw
+//! samples. Rows belong to the window that was open at their own time, so the order in which
+//! devices and sensors arrive does not matter, as long as each one's rows are in order and the
+//! event that opens a window comes before the rows inside it. It judges nothing: [`crate::verdict`].
+
+pub mod window;
+
+use crate::frame::{Closed, Event, Frame, Opened, Samples, SeriesKind, Steps, Table, What};
+use crate::plan::SegmentKind;
+use crate::trace::{Trace, WorkTrace};
+use hallmark_profiles::profile::Profile;
+use window::Window;
+
+/// Width of the first bins of every trace.
+const TRACE_BIN_NS: u64 = 100_000_000;
+
+/// Everything known of a run so far.
+pub struct Standing {
+    opened: Opened,
+    profile: Profile,
+    tables: Vec<TableRun>,
+    devices: Vec<DeviceRun>,
+    windows: Vec<Window>,
+    /// Who makes up the group from which time on.
+    members: Vec<(u64, Vec<u32>)>,
+    events: Vec<Event>,
+    closed: Option<Closed>,
+    last_ns: u64,
+    oddities: u64,
+}
+
+/// A sensor so far.
+pub struct TableRun {
+    pub table: Table,
+    pub traces: Vec<Trace>,
+    /// Latest value of each series; NaN where the latest read gave none.
+    pub latest: Vec<f64>,
+    pub last_ns: Option<u64>,
+}
+
+/// A device so far, over all segments.
+pub struct DeviceRun {
+    /// FLOP of completed matmuls, spread over the steps that did them.
+    pub work: WorkTrace,
+    /// Bytes read and written by copy and triad.
+    pub memory: WorkTrace,
+    pub steps: u64,
+    pub last_end_ns: u64,
+    pub audited: u64,
+    pub gemms: u64,
+    pub audited_flop: f64,
+    pub flop: f64,
+    pub mismatches: u64,
+    pub self_test: Option<bool>,
+    pub faults: Vec<Event>,
+    /// All steps so far were timed by events on the device.
+    pub device_clock: bool,
+}
+
+/// Frames that no run of hallmark can have written.
+#[derive(Debug, thiserror::Error)]
+pub enum StandingError {
+    #[error("the record does not begin with its opening frame")]
+    NotOpened,
+    #[error("the record was written by format {found}; this build reads up to {known}")]
+    Version { found: u32, known: u32 },
+    #[error("the record's profile cannot be used: {0}")]
+    Profile(String),
+    #[error("the record's plan is not the one whose digest it names")]
+    PlanDigest,
+    #[error("a frame names {what} {index}, of which the record has {count}")]
+    Index {
+        what: &'static str,
+        index: u32,
+        count: usize,
+    },
+    #[error("the record opens twice")]
+    OpenedTwice,
+    #[error("table {0} has columns of unequal length")]
+    Ragged(u32),
+}
+
+impl Standing {
+    /// Starts the account from a run's first frame.
+    ///
+    /// # Errors
+    /// [`StandingError`] where the frame is not one, or its profile or plan is not what its digest names.
+    pub fn open(frame: &Frame) -> Result<Self, StandingError> {
+        let Frame::Opened(opened) = frame else {
+            return Err(StandingError::NotOpened);
+        };
+        if opened.format_version > crate::frame::FORMAT_VERSION {
+            return Err(StandingError::Version {
+                found: opened.format_version,
+                known: crate::frame::FORMAT_VERSION,
+            });
+        }
+        if opened.plan.digest() != opened.plan_digest {
+            return Err(StandingError::PlanDigest);
+        }
+        let profile = opened.plan.profile().map_err(StandingError::Profile)?;
+        let count = opened.plan.devices.len();
+        Ok(Self {
+            devices: (0..count).map(|_| DeviceRun::new()).collect(),
+            members: vec![(0, (0..count as u32).collect())],
+            opened: (**opened).clone(),
+            profile,
+            tables: Vec::new(),
+            windows: Vec::new(),
+            events: Vec::new(),
+            closed: None,
+            last_ns: 0,
+            oddities: 0,
+        })
+    }
+
+    /// Takes the next frame into account.
+    ///
+    /// # Errors
+    /// [`StandingError`] for a frame that contradicts the record; the account is then unchanged.
+    pub fn push(&mut self, frame: &Frame) -> Result<(), StandingError> {
+        match frame {
+            Frame::Opened(_) => Err(StandingError::OpenedTwice),
+            Frame::Table(table) => self.table(table),
+            Frame::Samples(samples) => self.samples(samples),
+            Frame::Steps(steps) => self.steps(steps),
+            Frame::Event(event) => self.event(event),
+            Frame::Closed(closed) => {
+                self.close_window(closed.at_ns);
+                self.last_ns = self.last_ns.max(closed.at_ns);
+                self.closed = Some(closed.clone());
+                Ok(())
+            }
+        }
+    }
+
+    fn table(&mut self, table: &Table) -> Result<(), StandingError> {
+        if let Some(device) = table.device {
+            self.known("device", device, self.devices.len())?;
+        }
+        if table.id as usize != self.tables.len() {
+            // A resumed run declares its sensors anew; the same declaration is no second table.
+            let same = self.tables.get(table.id as usize).is_some_and(|t| t.table == *table);
+            return if same { Ok(()) } else { self.known("table", table.id, self.tables.len()) };
+        }
+        self.tables.push(TableRun {
+            traces: table.series.iter().map(|_| Trace::new(TRACE_BIN_NS)).collect(),
+            latest: vec![f64::NAN; table.series.len()],
+            last_ns: None,
+            table: table.clone(),
+        });
+        Ok(())
+    }
+
+    fn samples(&mut self, samples: &Samples) -> Result<(), StandingError> {
+        self.known("table", samples.table, self.tables.len())?;
+        let run = &mut self.tables[samples.table as usize];
+        let rows = samples.at_ns.len();
+        if samples.columns.len() != run.table.series.len() || samples.columns.iter().any(|c| c.len() != rows) {
+            return Err(StandingError::Ragged(samples.table));
+        }
+        for (row, &at) in samples.at_ns.iter().enumerate() {
+            if run.last_ns.is_some_and(|last| at <= last) {
+                // Time that stands still or runs backwards is no evidence: the row is counted, not used.
+                self.oddities += 1;
+                continue;
+            }
+            run.last_ns = Some(at);
+            self.last_ns = self.last_ns.max(at);
+            let window = self.windows.iter_mut().rev().find(|w| w.start_ns <= at);
+            let mut window = window.filter(|w| w.end_ns.is_none_or(|end| at < end));
+            for (column, values) in samples.columns.iter().enumerate() {
+                let value = values[row];
+                run.traces[column].push(at, value);
+                run.latest[column] = value;
+                if let Some(window) = window.as_deref_mut() {
+                    let kind = run.table.series[column].kind;
+                    window.sample(samples.table, column as u32, kind, at, value);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn steps(&mut self, steps: &Steps) -> Result<(), StandingError> {
+        self.known("device", steps.device, self.devices.len())?;
+        let run = &mut self.devices[steps.device as usize];
+        if !steps.rows.is_empty() {
+            run.device_clock &= steps.device_clock;
+        }
+        for row in &steps.rows {
+            if row.end_ns < row.start_ns || row.start_ns < row.due_ns.min(row.start_ns) || !row.flop.is_finite() {
+                self.oddities += 1;
+                continue;
+            }
+            run.work.push(row.start_ns, row.end_ns, row.flop);
+            run.memory.push(row.start_ns, row.end_ns, row.memory_bytes as f64);
+            run.steps += 1;
+            run.last_end_ns = run.last_end_ns.max(row.end_ns);
+            run.audited += u64::from(row.audited);
+            run.gemms += u64::from(row.gemms);
+            run.audited_flop += row.audited_flop;
+            run.flop += row.flop;
+            self.last_ns = self.last_ns.max(row.end_ns);
+            let members = members_at(&self.members, row.end_ns);
+            let window = self.windows.iter_mut().rev().find(|w| w.start_ns <= row.start_ns);
+            if let Some(window) = window.filter(|w| w.end_ns.is_none_or(|end| row.start_ns < end)) {
+                window.step(steps.device, row, members);
+            }
+        }
+        for op in &steps.ops {
+            let window = self.windows.iter_mut().rev().find(|w| w.start_ns <= op.start_ns);
+            if let Some(window) = window.filter(|w| w.end_ns.is_none_or(|end| op.start_ns < end)) {
+                window.op(op);
+            }
+        }
+        Ok(())
+    }
+
+    fn event(&mut self, event: &Event) -> Result<(), StandingError> {
+        if let Some(device) = event.device {
+            self.known("device", device, self.devices.len())?;
+        }
+        self.last_ns = self.last_ns.max(event.at_ns);
+        match &event.what {
+            What::Segment { index } => {
+                self.known("segment", *index, self.opened.plan.schedule.len())?;
+                self.close_window(event.at_ns);
+                let segment = &self.opened.plan.schedule[*index as usize];
+                let window = Window::new(*index, segment, event.at_ns, &self.opened.plan);
+                self.windows.push(window);
+            }
+            What::Gap { table, .. } => self.known("table", *table, self.tables.len())?,
+            What::Regrouped { members, .. } => {
+                self.members.push((event.at_ns, members.clone()));
+            }
+            What::Fault { .. } => self.on_device(event, |d, e| d.faults.push(e.clone())),
+            What::Mismatch { .. } => self.on_device(event, |d, _| d.mismatches += 1),
+            What::SelfTest { passed, .. } => {
+                // One failed self-test is not healed by a later one.
+                let passed = *passed;
+                self.on_device(event, |d, _| d.self_test = Some(passed && d.self_test != Some(false)));
+            }
+            _ => {}
+        }
+        self.events.push(event.clone());
+        Ok(())
+    }
+
+    fn on_device(&mut self, event: &Event, change: impl FnOnce(&mut DeviceRun, &Event)) {
+        if let Some(run) = event.device.and_then(|d| self.devices.get_mut(d as usize)) {
+            change(run, event);
+        }
+    }
+
+    fn close_window(&mut self, at_ns: u64) {
+        if let Some(open) = self.windows.last_mut().filter(|w| w.end_ns.is_none()) {
+            open.end_ns = Some(at_ns.max(open.start_ns));
+        }
+    }
+
+    fn known(&self, what: &'static str, index: u32, count: usize) -> Result<(), StandingError> {
+        if (index as usize) < count {
+            return Ok(());
+        }
+        Err(StandingError::Index { what, index, count })
+    }
+
+    pub fn opened(&self) -> &Opened {
+        &self.opened
+    }
+
+    pub fn profile(&self) -> &Profile {
+        &self.profile
+    }
+
+    pub fn tables(&self) -> &[TableRun] {
+        &self.tables
+    }
+
+    pub fn devices(&self) -> &[DeviceRun] {
+        &self.devices
+    }
+
+    /// All windows in the order in which they opened; a resumed phase has more than one.
+    pub fn windows(&self) -> &[Window] {
+        &self.windows
+    }
+
+    /// The window that counts for a phase: the last one, since a resumed run starts it anew.
+    pub fn phase_window(&self, phase: usize) -> Option<&Window> {
+        let kind = SegmentKind::Phase(phase);
+        self.windows.iter().rev().find(|w| w.kind == kind)
+    }
+
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    pub fn closed(&self) -> Option<&Closed> {
+        self.closed.as_ref()
+    }
+
+    /// Time of the latest row or event.
+    pub fn last_ns(&self) -> u64 {
+        self.last_ns
+    }
+
+    /// Rows that were counted but not used because their times contradict themselves.
+    pub fn oddities(&self) -> u64 {
+        self.oddities
+    }
+
+    /// Devices that still take part at `at_ns`.
+    pub fn members_at(&self, at_ns: u64) -> &[u32] {
+        members_at(&self.members, at_ns)
+    }
+
+    /// Latest finite value of a gauge of a device, for the live view.
+    pub fn latest(&self, device: u32, metric: hallmark_profiles::metric::Metric) -> Option<f64> {
+        let tables = self.tables.iter().filter(|t| t.table.device == Some(device));
+        tables.flat_map(|t| t.table.series.iter().zip(&t.latest))
+            .find(|(s, v)| s.metric == metric && s.kind != SeriesKind::Counter && v.is_finite())
+            .map(|(_, v)| *v)
+    }
+}
+
+fn members_at(members: &[(u64, Vec<u32>)], at_ns: u64) -> &[u32] {
+    let found = members.iter().rev().find(|(from, _)| *from <= at_ns);
+    found.map_or(&[], |(_, list)| list)
+}
+
+impl DeviceRun {
+    fn new() -> Self {
+        Self {
+            work: WorkTrace::new(TRACE_BIN_NS),
+            memory: WorkTrace::new(TRACE_BIN_NS),
+            steps: 0,
+            last_end_ns: 0,
+            audited: 0,
+            gemms: 0,
+            audited_flop: 0.0,
+            flop: 0.0,
+            mismatches: 0,
+            self_test: None,
+            faults: Vec::new(),
+            device_clock: true,
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! What happened within one segment of the schedule: per device, per series and for the group.
+
+use crate::frame::{OpRow, SeriesKind, StepRow};
+use crate::plan::{Plan, Segment, SegmentKind};
+use crate::stats::blocks::Blocks;
+use crate::stats::distribution::Distribution;
+use std::collections::BTreeMap;
+
+/// Steps whose ranks have not all reported, kept at most.
+const OPEN_STEPS: usize = 65_536;
+
+/// One pass through a segment.
+pub struct Window {
+    /// Index into the plan's schedule.
+    pub segment: u32,
+    pub kind: SegmentKind,
+    pub start_ns: u64,
+    /// `None` while it is open.
+    pub end_ns: Option<u64>,
+    pub devices: Vec<DeviceWindow>,
+    pub group: GroupWindow,
+    series: BTreeMap<(u32, u32), SeriesWindow>,
+    /// The devices' steps belong together: they reduce into each other.
+    coupled: bool,
+}
+
+/// A device within a window.
+pub struct DeviceWindow {
+    /// FLOP by block on the run clock; `None` where the plan's block length is none.
+    pub blocks: Option<Blocks>,
+    pub steps: u64,
+    /// Due to end, s.
+    pub step_time: Gathered,
+    /// Time in matmuls of one step, s.
+    pub compute_time: Gathered,
+    /// Bytes read + written by copy and triad over the time they took, B/s, one sample a step.
+    pub memory_rate: Gathered,
+    /// Time between the end of a step and the start of the next.
+    pub idle_ns: u64,
+    first_start_ns: Option<u64>,
+    last_end_ns: u64,
+    pub flop: f64,
+    pub compute_ns: u64,
+    pub gemms: u64,
+    pub audited: u64,
+    pub audited_flop: f64,
+}
+
+/// The ranks together.
+pub struct GroupWindow {
+    open: BTreeMap<u64, OpenStep>,
+    /// Due to the end of the slowest rank, s.
+    pub step_time: Gathered,
+    /// Slowest over median rank's compute time.
+    pub skew: Gathered,
+    /// Elapsed time of operations by payload, s.
+    pub ops: BTreeMap<u64, Gathered>,
+    /// Steps that some rank never reported.
+    pub incomplete: u64,
+}
+
+#[derive(Default)]
+struct OpenStep {
+    due_ns: u64,
+    end_ns: u64,
+    compute_ns: Vec<u64>,
+}
+
+/// A series within a window.
+pub struct SeriesWindow {
+    pub values: Gathered,
+    pub valid: u64,
+    pub missing: u64,
+    first: Option<(u64, f64)>,
+    last: Option<(u64, f64)>,
+    /// Longest time between two valid samples, the window's start counted as one.
+    pub longest_gap_ns: u64,
+    /// Counter: growth inside the window, resets included.
+    pub growth: f64,
+    /// Mask: time during which each bit was set.
+    pub bit_ns: BTreeMap<u8, u64>,
+    /// Mask: time for which the mask is known.
+    pub mask_ns: u64,
+}
+
+/// A distribution that is made when its first sample arrives.
+pub struct Gathered {
+    resolution: f64,
+    inner: Option<Distribution>,
+}
+
+impl Gathered {
+    /// `resolution`: smallest step told apart, in the samples' unit.
+    pub const fn new(resolution: f64) -> Self {
+        Self {
+            resolution,
+            inner: None,
+        }
+    }
+
+    pub fn record(&mut self, value: f64) {
+        if self.inner.is_none() {
+            self.inner = Distribution::new(self.resolution).ok();
+        }
+        if let Some(inner) = &mut self.inner {
+            inner.record(value);
+        }
+    }
+
+    /// `None` before the first sample.
+    pub fn get(&self) -> Option<&Distribution> {
+        self.inner.as_ref()
+    }
+
+    pub fn count(&self) -> u64 {
+        self.inner.as_ref().map_or(0, Distribution::count)
+    }
+}
+
+const SECONDS: f64 = 1e-9;
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
+
+impl Window {
+    pub(super) fn new(index: u32, segment: &Segment, start_ns: u64, plan: &Plan) -> Self {
+        let has_buckets = plan.steps.get(segment.step).is_some_and(|s| !s.buckets.is_empty());
+        let device = || DeviceWindow::new(Blocks::new(plan.block_ns, start_ns).ok());
+        Self {
+            segment: index,
+            kind: segment.kind,
+            start_ns,
+            end_ns: None,
+            devices: plan.devices.iter().map(|_| device()).collect(),
+            group: GroupWindow::new(),
+            series: BTreeMap::new(),
+            coupled: segment.parts.buckets && has_buckets && segment.active > 1,
+        }
+    }
+
+    /// Length so far: to its end, or to `now_ns` while it is open.
+    pub fn length_ns(&self, now_ns: u64) -> u64 {
+        self.end_ns.unwrap_or(now_ns).saturating_sub(self.start_ns)
+    }
+
+    pub fn series(&self, table: u32, column: u32) -> Option<&SeriesWindow> {
+        self.series.get(&(table, column))
+    }
+
+    /// Whether the ranks' steps belong together.
+    pub fn coupled(&self) -> bool {
+        self.coupled
+    }
+
+    pub(super) fn sample(&mut self, table: u32, column: u32, kind: SeriesKind, at_ns: u64, value: f64) {
+        let start = self.start_ns;
+        let series = self.series.entry((table, column)).or_insert_with(SeriesWindow::new);
+        series.push(kind, start, at_ns, value);
+    }
+
+    pub(super) fn step(&mut self, device: u32, row: &StepRow, members: &[u32]) {
+        if let Some(window) = self.devices.get_mut(device as usize) {
+            window.push(row);
+        }
+        if self.coupled {
+            self.group.push(row, members.len());
+        }
+    }
+
+    pub(super) fn op(&mut self, op: &OpRow) {
+        let times = self.group.ops.entry(op.bytes).or_insert_with(|| Gathered::new(SECONDS));
+        times.record(seconds(op.end_ns.saturating_sub(op.start_ns)));
+    }
+}
+
+impl DeviceWindow {
+    fn new(blocks: Option<Blocks>) -> Self {
+        Self {
+            blocks,
+            steps: 0,
+            step_time: Gathered::new(SECONDS),
+            compute_time: Gathered::new(SECONDS),
+            memory_rate: Gathered::new(1e3),
+            idle_ns: 0,
+            first_start_ns: None,
+            last_end_ns: 0,
+            flop: 0.0,
+            compute_ns: 0,
+            gemms: 0,
+            audited: 0,
+            audited_flop: 0.0,
+        }
+    }
+
+    fn push(&mut self, row: &StepRow) {
+        // A refused span (too many blocks) leaves a hole that reads as zero work: never a flattering figure.
+        if let Some(blocks) = &mut self.blocks {
+            let _ = blocks.add_span(row.start_ns, row.end_ns, row.flop);
+        }
+        self.steps += 1;
+        self.step_time.record(seconds(row.end_ns.saturating_sub(row.due_ns)));
+        if row.gemms > 0 {
+            self.compute_time.record(seconds(row.compute_ns));
+        }
+        if row.memory_ns > 0 {
+            self.memory_rate.record(row.memory_bytes as f64 / seconds(row.memory_ns));
+        }
+        match self.first_start_ns {
+            None => self.first_start_ns = Some(row.start_ns),
+            Some(_) => self.idle_ns += row.start_ns.saturating_sub(self.last_end_ns),
+        }
+        self.last_end_ns = self.last_end_ns.max(row.end_ns);
+        self.flop += row.flop;
+        self.compute_ns += row.compute_ns;
+        self.gemms += u64::from(row.gemms);
+        self.audited += u64::from(row.audited);
+        self.audited_flop += row.audited_flop;
+    }
+
+    /// From the first step's start to the last one's end.
+    pub fn span_ns(&self) -> u64 {
+        let first = self.first_start_ns.unwrap_or(self.last_end_ns);
+        self.last_end_ns.saturating_sub(first)
+    }
+}
+
+impl GroupWindow {
+    fn new() -> Self {
+        Self {
+            open: BTreeMap::new(),
+            step_time: Gathered::new(SECONDS),
+            skew: Gathered::new(1e-6),
+            ops: BTreeMap::new(),
+            incomplete: 0,
+        }
+    }
+
+    fn push(&mut self, row: &StepRow, members: usize) {
+        let step = self.open.entry(row.seq).or_insert_with(|| OpenStep {
+            due_ns: row.due_ns,
+            ..OpenStep::default()
+        });
+        step.due_ns = step.due_ns.min(row.due_ns);
+        step.end_ns = step.end_ns.max(row.end_ns);
+        step.compute_ns.push(row.compute_ns);
+        if step.compute_ns.len() >= members
+            && let Some(mut done) = self.open.remove(&row.seq)
+        {
+            self.step_time.record(seconds(done.end_ns.saturating_sub(done.due_ns)));
+            done.compute_ns.sort_unstable();
+            let slowest = done.compute_ns.last().copied().unwrap_or(0);
+            if let Some(median) = median(&done.compute_ns).filter(|m| *m > 0.0) {
+                self.skew.record(slowest as f64 / median);
+            }
+        }
+        if self.open.len() > OPEN_STEPS {
+            self.open.pop_first();
+            self.incomplete += 1;
+        }
+    }
+}
+
+fn median(sorted: &[u64]) -> Option<f64> {
+    let n = sorted.len();
+    let upper = *sorted.get(n / 2)?;
+    let lower = *sorted.get(n.saturating_sub(1) / 2)?;
+    Some((upper as f64 + lower as f64) / 2.0)
+}
+
+impl SeriesWindow {
+    fn new() -> Self {
+        Self {
+            values: Gathered::new(1e-3),
+            valid: 0,
+            missing: 0,
+            first: None,
+            last: None,
+            longest_gap_ns: 0,
+            growth: 0.0,
+            bit_ns: BTreeMap::new(),
+            mask_ns: 0,
+        }
+    }
+
+    fn push(&mut self, kind: SeriesKind, start_ns: u64, at_ns: u64, value: f64) {
+        if !value.is_finite() {
+            self.missing += 1;
+            return;
+        }
+        self.valid += 1;
+        let since = self.last.map_or(start_ns, |(at, _)| at);
+        self.longest_gap_ns = self.longest_gap_ns.max(at_ns.saturating_sub(since));
+        match kind {
+            SeriesKind::Gauge => self.values.record(value),
+            SeriesKind::Counter => {
+                let before = self.last.map_or(value, |(_, v)| v);
+                // A counter that falls was reset: what it shows now has been counted since.
+                self.growth += if value >= before { value - before } else { value };
+            }
+            SeriesKind::Mask => self.mask(since, at_ns),
+        }
+        self.first = self.first.or(Some((at_ns, value)));
+        self.last = Some((at_ns, value));
+    }
+
+    /// The mask read last holds until the next read; nothing is known before the first.
+    fn mask(&mut self, since_ns: u64, at_ns: u64) {
+        let Some((_, held)) = self.last else { return };
+        let elapsed = at_ns.saturating_sub(since_ns);
+        self.mask_ns += elapsed;
+        let held = held as u64;
+        for bit in (0..64_u8).filter(|b| held & (1 << b) != 0) {
+            *self.bit_ns.entry(bit).or_insert(0) += elapsed;
+        }
+    }
+
+    /// Longest time without a valid sample, the window's ends counted as samples.
+    pub fn longest_gap_to(&self, start_ns: u64, end_ns: u64) -> u64 {
+        let last = self.last.map_or(start_ns, |(at, _)| at);
+        self.longest_gap_ns.max(end_ns.saturating_sub(last))
+    }
+
+    /// First valid sample of the window.
+    pub fn first(&self) -> Option<(u64, f64)> {
+        self.first
+    }
+
+    /// Last valid sample of the window.
+    pub fn last(&self) -> Option<(u64, f64)> {
+        self.last
+    }
+}

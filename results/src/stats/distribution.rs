@@ -1,0 +1,494 @@
+//! A distribution in bounded memory: every sample counted, none kept.
+//!
+//! Wraps two HdrHistograms, one a sign, so that temperature margins (below zero) and idle gaps (often
+//! zero) go in as they are. Count, least, most and mean are exact; a quantile is exact to 0.1 % of its
+//! size or to the resolution, whichever is coarser, and its bounds err to the safe side by that much.
+//! Refuses (and counts) samples that are not finite or lie beyond 2⁶² resolutions. Memory: 16 KiB when
+//! new, 8 KiB more for each doubling of the largest size beyond 2,047 resolutions, at most 0.9 MiB.
+//!
+//! Source of the method: Tene, *HdrHistogram*; bounds: [`crate::stats::quantile`].
+
+use super::quantile::{self, Bounds, rank_of, ranks};
+use hdrhistogram::Histogram;
+
+/// Three significant digits: buckets no wider than 1/1024 of their value.
+const SIGNIFICANT_DIGITS: u8 = 3;
+
+/// Largest size in resolutions that is recorded.
+const SIZE_MAX: f64 = (1_u64 << 62) as f64;
+
+/// Why a distribution could not be made or merged.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum DistributionError {
+    /// The resolution is zero, negative or not finite.
+    #[error(
+        "a distribution cannot resolve steps of {resolution}; give a resolution above zero, e.g. 1e-9"
+    )]
+    Resolution {
+        /// What was asked for, in the samples' unit.
+        resolution: f64,
+    },
+    /// The two sides count in different steps.
+    #[error(
+        "distributions with resolutions {own} and {other} do not add up; build both with the same one"
+    )]
+    Unlike {
+        /// Resolution of the one merged into.
+        own: f64,
+        /// Resolution of the one merged.
+        other: f64,
+    },
+    /// The histogram itself refused.
+    #[error("the histogram refused {what}: {why}")]
+    Histogram {
+        /// What was asked of it.
+        what: &'static str,
+        /// Its answer.
+        why: String,
+    },
+}
+
+/// Samples of one quantity, in its unit.
+#[derive(Debug, Clone)]
+pub struct Distribution {
+    resolution: f64,
+    /// Sizes of the samples that round to zero or more, in resolutions.
+    positive: Histogram<u64>,
+    /// Sizes of the samples that round to less than zero; most quantities have none.
+    negative: Option<Histogram<u64>>,
+    count: u64,
+    refused: u64,
+    min: f64,
+    max: f64,
+    sum: f64,
+    /// What rounding took from `sum` so far (Neumaier).
+    sum_rest: f64,
+}
+
+/// The real values that share one rank: the bucket's edges and centre.
+struct Bucket {
+    low: f64,
+    centre: f64,
+    high: f64,
+}
+
+impl Distribution {
+    /// An empty distribution that tells apart values `resolution` (in the samples' unit) from each other
+    /// near zero, e.g. 1e-9 for times in seconds.
+    ///
+    /// # Errors
+    /// [`DistributionError::Resolution`] unless it is finite and above zero.
+    pub fn new(resolution: f64) -> Result<Self, DistributionError> {
+        if !(resolution.is_finite() && resolution > 0.0) {
+            return Err(DistributionError::Resolution { resolution });
+        }
+        let positive =
+            Histogram::new(SIGNIFICANT_DIGITS).map_err(|why| DistributionError::Histogram {
+                what: "three digits",
+                why: why.to_string(),
+            })?;
+        Ok(Distribution {
+            resolution,
+            positive,
+            negative: None,
+            count: 0,
+            refused: 0,
+            min: f64::INFINITY,
+            max: f64::NEG_INFINITY,
+            sum: 0.0,
+            sum_rest: 0.0,
+        })
+    }
+
+    /// Counts one sample. Returns false, and counts it as refused, where it is NaN, infinite or larger
+    /// than 2⁶² resolutions: a quantile that silently leaves out its worst samples would flatter.
+    pub fn record(&mut self, value: f64) -> bool {
+        let size = (value.abs() / self.resolution).round();
+        if !value.is_finite() || size > SIZE_MAX {
+            self.refused += 1;
+            return false;
+        }
+        let histogram = if value < 0.0 && size > 0.0 {
+            let like = &self.positive;
+            self.negative
+                .get_or_insert_with(|| Histogram::new_from(like))
+        } else {
+            &mut self.positive
+        };
+        if histogram.record(size as u64).is_err() {
+            self.refused += 1;
+            return false;
+        }
+        self.count += 1;
+        self.min = self.min.min(value);
+        self.max = self.max.max(value);
+        self.add(value);
+        true
+    }
+
+    /// Adds `value` to the sum, keeping what rounding would lose. Source: Neumaier 1974.
+    fn add(&mut self, value: f64) {
+        let sum = self.sum + value;
+        self.sum_rest += if self.sum.abs() >= value.abs() {
+            (self.sum - sum) + value
+        } else {
+            (value - sum) + self.sum
+        };
+        self.sum = sum;
+    }
+
+    /// Adds all samples of `other`, in any order with the same result.
+    ///
+    /// # Errors
+    /// [`DistributionError::Unlike`] where the resolutions differ; nothing is added then.
+    pub fn merge(&mut self, other: &Distribution) -> Result<(), DistributionError> {
+        if self.resolution.to_bits() != other.resolution.to_bits() {
+            return Err(DistributionError::Unlike {
+                own: self.resolution,
+                other: other.resolution,
+            });
+        }
+        let refused = |why: hdrhistogram::AdditionError| DistributionError::Histogram {
+            what: "a merge",
+            why: why.to_string(),
+        };
+        self.positive.add(&other.positive).map_err(refused)?;
+        if let Some(theirs) = &other.negative {
+            let like = &self.positive;
+            let ours = self
+                .negative
+                .get_or_insert_with(|| Histogram::new_from(like));
+            ours.add(theirs).map_err(refused)?;
+        }
+        self.count += other.count;
+        self.refused += other.refused;
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.add(other.sum);
+        self.add(other.sum_rest);
+        Ok(())
+    }
+
+    /// Samples counted.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Samples refused: not finite, or beyond the range.
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// The smallest sample, exact; `None` without samples.
+    pub fn min(&self) -> Option<f64> {
+        (self.count > 0).then_some(self.min)
+    }
+
+    /// The largest sample, exact; `None` without samples.
+    pub fn max(&self) -> Option<f64> {
+        (self.count > 0).then_some(self.max)
+    }
+
+    /// Sum of the samples, exact to rounding.
+    pub fn sum(&self) -> f64 {
+        self.sum + self.sum_rest
+    }
+
+    /// Mean of the samples, exact to rounding; `None` without samples.
+    pub fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum() / self.count as f64)
+    }
+
+    /// The sample quantile ([`rank_of`]), to the histogram's precision; `None` without samples or with
+    /// `quantile` outside 0..=1.
+    pub fn quantile(&self, quantile: f64) -> Option<f64> {
+        if self.count == 0 || !(0.0..=1.0).contains(&quantile) {
+            return None;
+        }
+        Some(self.bucket_at(rank_of(self.count, quantile)).centre)
+    }
+
+    /// The sample quantile with its one-sided bounds ([`ranks`]); a bound is the far edge of its bucket.
+    ///
+    /// `None` without samples, or with `quantile` outside 0..=1. The samples must be independent.
+    pub fn sides(&self, quantile: f64, confidence: f64) -> Option<Bounds> {
+        let value = self.quantile(quantile)?;
+        let found = ranks(self.count, quantile, confidence);
+        Some(Bounds {
+            low: found.low.map(|rank| self.bucket_at(rank).low),
+            value,
+            high: found.high.map(|rank| self.bucket_at(rank).high),
+        })
+    }
+
+    /// Both one-sided bounds of [`Distribution::sides`]; `None` where either is missing.
+    pub fn bounds(&self, quantile: f64, confidence: f64) -> Option<(f64, f64)> {
+        let sides = self.sides(quantile, confidence)?;
+        sides.low.zip(sides.high)
+    }
+
+    /// p-value of “the `quantile` is at most `limit`”. Samples in the limit's own bucket count as
+    /// within, so the answer errs towards 1.
+    pub fn p_at_most(&self, quantile: f64, limit: f64) -> f64 {
+        quantile::p_at_most(self.count, self.count_near(limit, true), quantile)
+    }
+
+    /// p-value of “the `quantile` is at least `limit`”. Samples in the limit's own bucket count as
+    /// at the limit or above, so the answer errs towards 1.
+    pub fn p_at_least(&self, quantile: f64, limit: f64) -> f64 {
+        quantile::p_at_least(self.count, self.count_near(limit, false), quantile)
+    }
+
+    /// The (value, samples at or below it) points of the empirical distribution, one a filled bucket,
+    /// ascending: what a picture of it draws. The last point's count is [`Distribution::count`].
+    pub fn points(&self) -> Vec<(f64, u64)> {
+        let mut points = Vec::new();
+        let mut below = 0;
+        let negative = self
+            .negative
+            .iter()
+            .flat_map(|histogram| histogram.iter_recorded());
+        let mut descending: Vec<_> = negative
+            .map(|step| (step.value_iterated_to(), step.count_at_value()))
+            .collect();
+        descending.reverse();
+        for (size, count) in descending {
+            below += count;
+            points.push((self.bucket(&self.positive, size, -1.0).high, below));
+        }
+        for step in self.positive.iter_recorded() {
+            below += step.count_at_value();
+            points.push((
+                self.bucket(&self.positive, step.value_iterated_to(), 1.0)
+                    .high,
+                below,
+            ));
+        }
+        points
+    }
+
+    /// Samples in buckets below the limit's, with (or without) those in the limit's own.
+    fn count_near(&self, limit: f64, with_own: bool) -> u64 {
+        let negatives = self.negative.as_ref().map_or(0, Histogram::len);
+        let size = (limit.abs() / self.resolution).round().min(SIZE_MAX) as u64;
+        if limit < 0.0 && size > 0 {
+            let Some(histogram) = &self.negative else {
+                return 0;
+            };
+            // Sizes fall as values rise: below the limit means a larger size.
+            let own_first = histogram.lowest_equivalent(size);
+            let inside = match (with_own, own_first.checked_sub(1)) {
+                (true, None) => 0,
+                (true, Some(last)) => count_to(histogram, last),
+                (false, _) => count_to(histogram, size),
+            };
+            return negatives - inside;
+        }
+        let own_first = self.positive.lowest_equivalent(size);
+        let positives = match (with_own, own_first.checked_sub(1)) {
+            (true, _) => count_to(&self.positive, size),
+            (false, None) => 0,
+            (false, Some(last)) => count_to(&self.positive, last),
+        };
+        negatives + positives
+    }
+
+    /// The bucket that holds the sample of `rank` (1 = smallest).
+    fn bucket_at(&self, rank: u64) -> Bucket {
+        let negatives = self.negative.as_ref().map_or(0, Histogram::len);
+        match &self.negative {
+            Some(histogram) if rank <= negatives => {
+                let size = size_at(histogram, negatives - rank + 1);
+                self.bucket(histogram, size, -1.0)
+            }
+            _ => self.bucket(
+                &self.positive,
+                size_at(&self.positive, rank - negatives),
+                1.0,
+            ),
+        }
+    }
+
+    /// The real values that round into the bucket of `size`, never beyond the samples seen.
+    fn bucket(&self, histogram: &Histogram<u64>, size: u64, sign: f64) -> Bucket {
+        let inner = histogram.lowest_equivalent(size) as f64 - 0.5;
+        let outer = histogram.highest_equivalent(size) as f64 + 0.5;
+        let real = |size: f64| (sign * size * self.resolution).clamp(self.min, self.max);
+        let (a, b) = (real(inner), real(outer));
+        Bucket {
+            low: a.min(b),
+            centre: real((inner + outer) / 2.0),
+            high: a.max(b),
+        }
+    }
+}
+
+/// The size of the sample with `rank` (1 = smallest size).
+fn size_at(histogram: &Histogram<u64>, rank: u64) -> u64 {
+    // Half a sample below the rank: rounding of the quotient cannot reach the next rank.
+    histogram.value_at_quantile((rank as f64 - 0.5) / histogram.len() as f64)
+}
+
+/// Samples of at most `size`, its whole bucket included.
+fn count_to(histogram: &Histogram<u64>, size: u64) -> u64 {
+    if size >= histogram.max() {
+        return histogram.len();
+    }
+    histogram.count_between(0, size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Distribution, DistributionError};
+    use crate::stats::bootstrap::SplitMix64;
+    use crate::stats::quantile::Sorted;
+
+    fn filled(resolution: f64, values: &[f64]) -> Distribution {
+        let mut distribution = Distribution::new(resolution).unwrap();
+        for value in values {
+            assert!(distribution.record(*value));
+        }
+        distribution
+    }
+
+    /// Values of every sign and of sizes from below the resolution (1e-6) to 10⁶.
+    fn mixed(seed: u64, samples: u64) -> Vec<f64> {
+        println!("seed {seed}");
+        let mut chance = SplitMix64::new(seed);
+        let one = |chance: &mut SplitMix64| match chance.below(8) {
+            0 => 0.0,
+            1..=3 => -(10.0_f64.powf(13.0 * chance.unit() - 7.0)),
+            _ => 10.0_f64.powf(13.0 * chance.unit() - 7.0),
+        };
+        (0..samples).map(|_| one(&mut chance)).collect()
+    }
+
+    #[test]
+    fn quantiles_of_both_signs_are_within_a_tenth_of_a_percent_of_the_exact_ones() {
+        for seed in 0..20 {
+            let values = mixed(seed, 1 + seed * 137);
+            let distribution = filled(1e-6, &values);
+            let sorted = Sorted::new(values).unwrap();
+            for quantile in [0.0, 0.001, 0.01, 0.2, 0.5, 0.77, 0.99, 1.0] {
+                let (exact, ours) = (
+                    sorted.quantile(quantile).unwrap(),
+                    distribution.quantile(quantile).unwrap(),
+                );
+                let allowed = exact.abs() * 1e-3 + 0.5e-6 + 1e-15;
+                assert!(
+                    (ours - exact).abs() <= allowed,
+                    "{quantile}: {ours} {exact}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn bounds_lie_on_the_safe_side_of_the_exact_ones_and_near_them() {
+        for seed in 100..120 {
+            let values = mixed(seed, 40 + seed * 9);
+            let distribution = filled(1e-6, &values);
+            let sorted = Sorted::new(values).unwrap();
+            for quantile in [0.05, 0.5, 0.95] {
+                let exact = sorted.bounds(quantile, 0.95).unwrap();
+                let ours = distribution.sides(quantile, 0.95).unwrap();
+                let near = |a: f64, b: f64| (a - b).abs() <= b.abs() * 2e-3 + 1.1e-6;
+                let (low, exact_low) = (ours.low.unwrap(), exact.low.unwrap());
+                let (high, exact_high) = (ours.high.unwrap(), exact.high.unwrap());
+                assert!(
+                    low <= exact_low + 1e-15 && near(low, exact_low),
+                    "{low} {exact_low}"
+                );
+                assert!(
+                    high >= exact_high - 1e-15 && near(high, exact_high),
+                    "{high} {exact_high}"
+                );
+                for limit in [-3.0, -1e-4, 0.0, 1e-6, 0.02, 900.0] {
+                    let (p, exact) = (
+                        distribution.p_at_most(quantile, limit),
+                        sorted.p_at_most(quantile, limit),
+                    );
+                    assert!(p >= exact - 1e-12, "{limit} {p} {exact}");
+                    let (p, exact) = (
+                        distribution.p_at_least(quantile, limit),
+                        sorted.p_at_least(quantile, limit),
+                    );
+                    assert!(p >= exact - 1e-12, "{limit} {p} {exact}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_p99_over_40_samples_has_no_upper_bound_but_a_lower_one() {
+        let values: Vec<f64> = (1..=40).map(f64::from).collect();
+        let distribution = filled(1e-3, &values);
+        let sides = distribution.sides(0.99, 0.95).unwrap();
+        assert_eq!(sides.high, None);
+        assert!(sides.low.is_some());
+        assert_eq!(distribution.bounds(0.99, 0.95), None);
+    }
+
+    #[test]
+    fn count_least_most_and_mean_are_exact() {
+        let values = mixed(7, 5_000);
+        let distribution = filled(1e-6, &values);
+        let sorted = Sorted::new(values.clone()).unwrap();
+        assert_eq!(distribution.count(), 5_000);
+        assert_eq!(distribution.min(), sorted.as_slice().first().copied());
+        assert_eq!(distribution.max(), sorted.as_slice().last().copied());
+        // Second way: exact rational sums are out of reach, ascending order of sizes is near enough.
+        let mut by_size = values;
+        by_size.sort_unstable_by(|a, b| a.abs().total_cmp(&b.abs()));
+        let mean = by_size.iter().sum::<f64>() / 5_000.0;
+        assert!((distribution.mean().unwrap() - mean).abs() <= mean.abs() * 1e-12);
+        // Neumaier's own example: naive summation gives 0.
+        let cancelling = filled(1e90, &[1.0, 1e100, 1.0, -1e100]);
+        assert!((cancelling.sum() - 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn merging_the_parts_equals_recording_the_whole() {
+        let values = mixed(11, 3_000);
+        let whole = filled(1e-6, &values);
+        let mut parts = Distribution::new(1e-6).unwrap();
+        for part in values.chunks(700) {
+            parts.merge(&filled(1e-6, part)).unwrap();
+        }
+        assert_eq!(parts.points(), whole.points());
+        assert_eq!(parts.min(), whole.min());
+        assert!((parts.sum() - whole.sum()).abs() <= whole.sum().abs() * 1e-14);
+        let other = Distribution::new(1e-3).unwrap();
+        assert!(matches!(
+            parts.merge(&other),
+            Err(DistributionError::Unlike { .. })
+        ));
+    }
+
+    #[test]
+    fn points_climb_to_the_count_and_stay_in_order() {
+        let distribution = filled(1e-6, &mixed(12, 2_000));
+        let points = distribution.points();
+        assert!(points.is_sorted_by(|a, b| a.0 <= b.0 && a.1 < b.1));
+        assert_eq!(points.last().map(|point| point.1), Some(2_000));
+        assert_eq!(points.last().map(|point| point.0), distribution.max());
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_ranked_is_refused_and_counted() {
+        let mut distribution = Distribution::new(1e-9).unwrap();
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e12] {
+            assert!(!distribution.record(value));
+        }
+        assert_eq!((distribution.count(), distribution.refused()), (0, 4));
+        assert_eq!(distribution.quantile(0.5), None);
+        assert_eq!(distribution.mean(), None);
+        // The ends of the range themselves still count.
+        assert!(distribution.record(4.6e9) && distribution.record(-4.6e9));
+        assert!((distribution.quantile(1.0).unwrap() - 4.6e9).abs() < 4.6e6);
+        assert!((distribution.quantile(0.1).unwrap() + 4.6e9).abs() < 4.6e6);
+        assert!(distribution.p_at_most(0.5, 1e300) > 0.99);
+        assert!(Distribution::new(0.0).is_err());
+        assert!(Distribution::new(f64::NAN).is_err());
+    }
+}

@@ -1,0 +1,186 @@
+//! Which device differs from its peers, by median and MAD, itself left out.
+//!
+//! Leaving the device out keeps a straggler from widening the spread it is judged by. Refuses to score
+//! a device with fewer than [`PEERS_MIN`] peers, or peers that are all alike and no least spread given;
+//! a device without a value is no peer and gets no score. Naming suspects among many devices is the
+//! caller's: [`crate::stats::multiplicity`].
+
+/// Fewest other devices with a value that a device is compared with.
+pub const PEERS_MIN: usize = 3;
+
+/// 1 / Φ⁻¹(3/4): makes the MAD of a normal law its standard deviation.
+const SIGMA_PER_MAD: f64 = 1.482_602_218_505_602;
+
+/// How one device stands among the others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Standing {
+    /// Its own value.
+    pub value: f64,
+    /// Median of the others, same unit.
+    pub median: f64,
+    /// Spread of the others as a standard deviation (1.4826 · MAD), not below the least spread given.
+    pub sigma: f64,
+    /// (value − median) / sigma. Rough below about ten peers, where a normal law overstates it.
+    pub z: f64,
+}
+
+/// The median; the mean of the middle two of an even number. `None` without values or with NaN.
+pub fn median(values: &[f64]) -> Option<f64> {
+    if values.iter().any(|value| value.is_nan()) {
+        return None;
+    }
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    middle(&sorted, None)
+}
+
+/// Median absolute deviation from the median, unscaled. `None` as for [`median`].
+///
+/// Source: Hampel, “The Influence Curve and its Role in Robust Estimation”, 1974.
+pub fn mad(values: &[f64]) -> Option<f64> {
+    let centre = median(values)?;
+    let distances: Vec<f64> = values.iter().map(|value| (value - centre).abs()).collect();
+    median(&distances)
+}
+
+/// Each device against all others, in the order given; `None` where it cannot be scored.
+///
+/// `sigma_least`: the smallest spread believed, in the values' unit, e.g. the sensor's resolution; 0 for
+/// none. Cost: n log n. Sources: Iglewicz and Hoaglin, *How to Detect and Handle Outliers*
+/// (the score); leave-one-out: Rousseeuw and Leroy, *Robust Regression and Outlier Detection*, ch. 6.
+pub fn against_peers(values: &[Option<f64>], sigma_least: f64) -> Vec<Option<Standing>> {
+    let value_of = |value: &Option<f64>| value.filter(|value| value.is_finite());
+    let mut sorted: Vec<f64> = values.iter().filter_map(value_of).collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    // Leaving one out gives at most three different medians; each needs its distances only once.
+    let mut by_median: Vec<(f64, Vec<f64>)> = Vec::new();
+    values
+        .iter()
+        .map(|value| {
+            let value = value_of(value)?;
+            if sorted.len() <= PEERS_MIN {
+                return None;
+            }
+            let median = middle(&sorted, Some(value))?;
+            let known = by_median
+                .iter()
+                .position(|(at, _)| at.to_bits() == median.to_bits());
+            let place = known.unwrap_or_else(|| {
+                let mut distances: Vec<f64> = sorted.iter().map(|x| (x - median).abs()).collect();
+                distances.sort_unstable_by(f64::total_cmp);
+                by_median.push((median, distances));
+                by_median.len() - 1
+            });
+            let mad = middle(&by_median[place].1, Some((value - median).abs()))?;
+            let sigma = (mad * SIGMA_PER_MAD).max(sigma_least);
+            let z = (value - median) / sigma;
+            (sigma > 0.0).then_some(Standing {
+                value,
+                median,
+                sigma,
+                z,
+            })
+        })
+        .collect()
+}
+
+/// Median of ascending values, one of those equal to `without` left out.
+fn middle(sorted: &[f64], without: Option<f64>) -> Option<f64> {
+    let gap = without.map_or(sorted.len(), |value| {
+        sorted.partition_point(|other| other.total_cmp(&value).is_lt())
+    });
+    let left = sorted.len() - usize::from(without.is_some() && gap < sorted.len());
+    let at = |rank: usize| sorted.get(rank + usize::from(rank >= gap)).copied();
+    let (lower, upper) = (at(left.checked_sub(1)? / 2)?, at(left / 2)?);
+    // Half of the difference, so that two huge values do not overflow and equal ones stay exact.
+    Some(lower + (upper - lower) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PEERS_MIN, against_peers, mad, median};
+    use crate::stats::bootstrap::SplitMix64;
+
+    fn near(got: Option<f64>, expected: f64) {
+        assert!(
+            (got.unwrap() - expected).abs() < 1e-12,
+            "{got:?} {expected}"
+        );
+    }
+
+    #[test]
+    fn median_and_mad_equal_the_textbook() {
+        // (1, 1, 2, 2, 4, 6, 9): median 2, distances (1, 1, 0, 0, 2, 4, 7), MAD 1.
+        let values = [1.0, 1.0, 2.0, 2.0, 4.0, 6.0, 9.0];
+        near(median(&values), 2.0);
+        near(mad(&values), 1.0);
+        near(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
+        near(median(&[7.0]), 7.0);
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[1.0, f64::NAN]), None);
+    }
+
+    #[test]
+    fn every_score_equals_the_one_worked_out_without_that_device() {
+        let seed = 51;
+        println!("seed {seed}");
+        let mut chance = SplitMix64::new(seed);
+        for _ in 0..400 {
+            let many = chance.below(40) as usize;
+            // Few distinct values in half of the rounds: ties are the hard case.
+            let coarse = chance.below(2) == 0;
+            let value = |chance: &mut SplitMix64| match chance.below(8) {
+                0 => None,
+                _ if coarse => Some(chance.below(4) as f64),
+                _ => Some(chance.unit()),
+            };
+            let values: Vec<Option<f64>> = (0..many).map(|_| value(&mut chance)).collect();
+            let scored = against_peers(&values, 0.0);
+            assert_eq!(scored.len(), many);
+            for (index, standing) in scored.iter().enumerate() {
+                let other = |(at, value): (usize, &Option<f64>)| value.filter(|_| at != index);
+                let others: Vec<f64> = values.iter().enumerate().filter_map(other).collect();
+                let spread = mad(&others).filter(|mad| *mad > 0.0);
+                let scorable =
+                    others.len() >= PEERS_MIN && values[index].is_some() && spread.is_some();
+                assert_eq!(standing.is_some(), scorable, "{values:?} {index}");
+                if let Some(standing) = standing {
+                    near(Some(standing.median), median(&others).unwrap());
+                    near(
+                        Some(standing.sigma),
+                        spread.unwrap() * 1.482_602_218_505_602,
+                    );
+                    near(
+                        Some(standing.z),
+                        (standing.value - standing.median) / standing.sigma,
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_straggler_stands_out_and_does_not_hide_itself() {
+        let mut values: Vec<Option<f64>> =
+            (0..7).map(|i| Some(100.0 + 0.1 * f64::from(i))).collect();
+        values.push(Some(90.0));
+        let scored = against_peers(&values, 0.0);
+        assert!(scored[7].unwrap().z < -30.0);
+        assert!(
+            scored[..7]
+                .iter()
+                .all(|standing| standing.unwrap().z.abs() < 3.0)
+        );
+    }
+
+    #[test]
+    fn peers_all_alike_are_judged_by_the_least_spread_or_not_at_all() {
+        let values = [Some(50.0), Some(50.0), Some(50.0), Some(50.0), Some(53.0)];
+        assert_eq!(against_peers(&values, 0.0)[4], None);
+        near(
+            against_peers(&values, 1.0)[4].map(|standing| standing.z),
+            3.0,
+        );
+        assert_eq!(against_peers(&values[..3], 1.0), vec![None; 3]);
+    }
+}

@@ -1,0 +1,186 @@
+//! The course of a quantity over the run in bounded memory, for pictures and the live view.
+//!
+//! Not judged: judgement uses [`crate::stats`]. When the bins run out, pairs are merged and the
+//! bin width doubles, so that a minute and three days both fit.
+
+use serde::{Deserialize, Serialize};
+
+/// Bins kept at most.
+const BINS: usize = 2048;
+
+/// Smallest, largest and mean value of a stretch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Bin {
+    pub min: f64,
+    pub max: f64,
+    pub sum: f64,
+    pub count: u64,
+}
+
+impl Bin {
+    fn add(&mut self, value: f64) {
+        self.merge(&Self {
+            min: value,
+            max: value,
+            sum: value,
+            count: 1,
+        });
+    }
+
+    fn merge(&mut self, other: &Self) {
+        if other.count == 0 {
+            return;
+        }
+        if self.count == 0 {
+            *self = *other;
+            return;
+        }
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        self.sum += other.sum;
+        self.count += other.count;
+    }
+
+    /// `None` where nothing was sampled: a hole stays a hole.
+    pub fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / self.count as f64)
+    }
+}
+
+/// Samples of a gauge over the whole run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trace {
+    bin_ns: u64,
+    bins: Vec<Bin>,
+}
+
+impl Trace {
+    /// `bin_ns`: width of the first bins.
+    pub fn new(bin_ns: u64) -> Self {
+        Self {
+            bin_ns: bin_ns.max(1),
+            bins: Vec::new(),
+        }
+    }
+
+    pub fn bin_ns(&self) -> u64 {
+        self.bin_ns
+    }
+
+    pub fn bins(&self) -> &[Bin] {
+        &self.bins
+    }
+
+    /// Adds a sample; NaN and infinities are no samples.
+    pub fn push(&mut self, at_ns: u64, value: f64) {
+        if value.is_finite() {
+            let index = self.index(at_ns);
+            self.bins[index].add(value);
+        }
+    }
+
+    fn index(&mut self, at_ns: u64) -> usize {
+        while at_ns / self.bin_ns >= BINS as u64 {
+            self.bins = self
+                .bins
+                .chunks(2)
+                .map(|pair| {
+                    pair.iter().fold(Bin::default(), |mut acc, bin| {
+                        acc.merge(bin);
+                        acc
+                    })
+                })
+                .collect();
+            self.bin_ns = self.bin_ns.saturating_mul(2);
+        }
+        let index = (at_ns / self.bin_ns) as usize;
+        if index >= self.bins.len() {
+            self.bins.resize(index + 1, Bin::default());
+        }
+        index
+    }
+}
+
+/// Work over the whole run: spans of time with an amount each, read back as a rate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkTrace {
+    bin_ns: u64,
+    amounts: Vec<f64>,
+}
+
+impl WorkTrace {
+    pub fn new(bin_ns: u64) -> Self {
+        Self {
+            bin_ns: bin_ns.max(1),
+            amounts: Vec::new(),
+        }
+    }
+
+    pub fn bin_ns(&self) -> u64 {
+        self.bin_ns
+    }
+
+    /// Amount per second in each bin; bins without work are zero, for silence is no hole.
+    pub fn rates(&self) -> impl Iterator<Item = f64> + '_ {
+        let per_second = 1e9 / self.bin_ns as f64;
+        self.amounts.iter().map(move |a| a * per_second)
+    }
+
+    /// Spreads `amount` evenly over the span.
+    pub fn push(&mut self, start_ns: u64, end_ns: u64, amount: f64) {
+        if !amount.is_finite() || end_ns < start_ns {
+            return;
+        }
+        while end_ns / self.bin_ns >= BINS as u64 {
+            self.amounts = self.amounts.chunks(2).map(|pair| pair.iter().sum()).collect();
+            self.bin_ns = self.bin_ns.saturating_mul(2);
+        }
+        let (first, last) = (start_ns / self.bin_ns, end_ns / self.bin_ns);
+        if self.amounts.len() <= last as usize {
+            self.amounts.resize(last as usize + 1, 0.0);
+        }
+        let length = (end_ns - start_ns).max(1) as f64;
+        for bin in first..=last {
+            let from = start_ns.max(bin * self.bin_ns);
+            let to = end_ns.min((bin + 1) * self.bin_ns);
+            let share = if end_ns == start_ns { 1.0 } else { (to - from) as f64 / length };
+            self.amounts[bin as usize] += amount * share;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_days_fit_and_no_sample_is_lost() {
+        let mut trace = Trace::new(100_000_000);
+        let step = 1_000_000_000_u64;
+        for i in 0..72 * 3600 {
+            trace.push(i * step, (i % 100) as f64);
+        }
+        assert!(trace.bins().len() <= BINS);
+        assert_eq!(trace.bins().iter().map(|b| b.count).sum::<u64>(), 72 * 3600);
+    }
+
+    #[test]
+    fn a_hole_stays_a_hole() {
+        let mut trace = Trace::new(10);
+        trace.push(5, 1.0);
+        trace.push(35, f64::NAN);
+        trace.push(45, 2.0);
+        let means: Vec<_> = trace.bins().iter().map(Bin::mean).collect();
+        assert_eq!(means, [Some(1.0), None, None, None, Some(2.0)]);
+    }
+
+    #[test]
+    fn work_is_conserved_when_bins_merge() {
+        let mut trace = WorkTrace::new(1_000);
+        for i in 0..10_000_u64 {
+            trace.push(i * 1_500, i * 1_500 + 1_500, 3.0);
+        }
+        let total: f64 = trace.rates().sum::<f64>() * trace.bin_ns() as f64 / 1e9;
+        assert!((total - 30_000.0).abs() < 1e-6, "{total}");
+    }
+}

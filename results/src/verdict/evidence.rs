@@ -1,0 +1,210 @@
+//! Turns what was gathered into a number with bounds, and into the chance that it lies on the other
+//! side of a limit. Too little evidence gives no bound, and with it no decision.
+
+use super::Estimate;
+use crate::stats::bootstrap::{block_bootstrap, series_mean};
+use crate::stats::distribution::Distribution;
+use crate::stats::interval::Interval;
+use crate::stats::quantile::Sorted;
+use crate::stats::trend;
+use hallmark_profiles::criterion::Statistic;
+use hallmark_profiles::units::Unit;
+
+/// What there is to judge one place by.
+pub enum Evidence<'a> {
+    /// A figure that is known, not estimated: a count, a share of time.
+    Exact { value: f64, samples: u64 },
+    /// Values of blocks in order of time.
+    Blocks(Vec<f64>),
+    Distribution(&'a Distribution),
+    /// `amount / x` for the samples x of a distribution: a rate from times.
+    Rate { amount: f64, times: &'a Distribution },
+    /// An estimate made elsewhere, at the confidence asked for.
+    Interval { at: Box<dyn Fn(f64) -> Option<Interval> + 'a>, samples: u64 },
+    Missing(String),
+}
+
+/// A number with the bounds that its samples allow.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounded {
+    pub value: f64,
+    pub low: Option<f64>,
+    pub high: Option<f64>,
+    pub samples: u64,
+}
+
+impl Bounded {
+    /// For the report: a side without a bound is open.
+    pub fn estimate(self, unit: Unit) -> Estimate {
+        Estimate {
+            value: self.value,
+            low: self.low.unwrap_or(f64::NEG_INFINITY),
+            high: self.high.unwrap_or(f64::INFINITY),
+            samples: self.samples,
+            unit,
+        }
+    }
+}
+
+/// Seed of the block resampling: fixed, so that a verdict can be repeated to the last digit.
+const RESAMPLING_SEED: u64 = 0x6861_6C6C_6D61_726B;
+
+impl Evidence<'_> {
+    /// The statistic with one-sided bounds at `confidence`.
+    ///
+    /// # Errors
+    /// One sentence: what is missing.
+    pub fn bounded(&self, statistic: Statistic, confidence: f64) -> Result<Bounded, String> {
+        let none = |what: &str| format!("{statistic} needs {what}");
+        match self {
+            Self::Missing(why) => Err(why.clone()),
+            Self::Exact { value, samples } => Ok(exact(*value, *samples)),
+            Self::Interval { at, samples } => {
+                let i = at(confidence).ok_or_else(|| none("a longer window"))?;
+                Ok(two_sided(i, *samples))
+            }
+            Self::Blocks(values) => blocks(values, statistic, confidence),
+            Self::Distribution(d) => of_distribution(d, statistic, confidence),
+            Self::Rate { amount, times } => {
+                let turned = match statistic {
+                    Statistic::Quantile(q) => Statistic::Quantile(1.0 - q),
+                    Statistic::Min => Statistic::Max,
+                    Statistic::Max => Statistic::Min,
+                    other => other,
+                };
+                let t = of_distribution(times, turned, confidence)?;
+                if t.value <= 0.0 {
+                    return Err("operations took no measurable time".to_owned());
+                }
+                let rate = |time: f64| if time > 0.0 { amount / time } else { f64::INFINITY };
+                Ok(Bounded {
+                    value: rate(t.value),
+                    low: t.high.map(rate),
+                    high: t.low.map(rate),
+                    samples: t.samples,
+                })
+            }
+        }
+    }
+
+    /// Chance of evidence like this if the true value were at most `limit`: small means it is above.
+    pub fn p_at_most(&self, statistic: Statistic, limit: f64, level: f64) -> f64 {
+        match (self, statistic) {
+            (Self::Distribution(d), Statistic::Quantile(q)) => d.p_at_most(q, limit),
+            (Self::Rate { amount, times }, Statistic::Quantile(q)) if limit > 0.0 => {
+                times.p_at_least(1.0 - q, amount / limit)
+            }
+            (Self::Blocks(v), Statistic::Quantile(q)) => {
+                Sorted::new(v.clone()).map_or(1.0, |s| s.p_at_most(q, limit))
+            }
+            (Self::Blocks(v), Statistic::Mean) => series_mean(v).map_or(1.0, |m| m.p_at_most(limit)),
+            _ => self.p_by_bound(statistic, level, |b| b.low.is_some_and(|low| low > limit)),
+        }
+    }
+
+    /// Chance of evidence like this if the true value were at least `limit`: small means it is below.
+    pub fn p_at_least(&self, statistic: Statistic, limit: f64, level: f64) -> f64 {
+        match (self, statistic) {
+            (Self::Distribution(d), Statistic::Quantile(q)) => d.p_at_least(q, limit),
+            (Self::Rate { amount, times }, Statistic::Quantile(q)) if limit > 0.0 => {
+                times.p_at_most(1.0 - q, amount / limit)
+            }
+            (Self::Blocks(v), Statistic::Quantile(q)) => {
+                Sorted::new(v.clone()).map_or(1.0, |s| s.p_at_least(q, limit))
+            }
+            (Self::Blocks(v), Statistic::Mean) => series_mean(v).map_or(1.0, |m| m.p_at_least(limit)),
+            _ => self.p_by_bound(statistic, level, |b| b.high.is_some_and(|high| high < limit)),
+        }
+    }
+
+    /// Where only bounds exist: at most `level` if the bound at that level stands beyond the limit.
+    fn p_by_bound(&self, statistic: Statistic, level: f64, beyond: impl Fn(Bounded) -> bool) -> f64 {
+        match self.bounded(statistic, 1.0 - level) {
+            Ok(b) if beyond(b) && matches!(self, Self::Exact { .. }) => 0.0,
+            Ok(b) if beyond(b) => level * 0.99,
+            _ => 1.0,
+        }
+    }
+}
+
+fn exact(value: f64, samples: u64) -> Bounded {
+    Bounded {
+        value,
+        low: Some(value),
+        high: Some(value),
+        samples,
+    }
+}
+
+fn two_sided(i: Interval, samples: u64) -> Bounded {
+    Bounded {
+        value: i.value,
+        low: Some(i.low),
+        high: Some(i.high),
+        samples,
+    }
+}
+
+fn blocks(values: &[f64], statistic: Statistic, confidence: f64) -> Result<Bounded, String> {
+    let n = values.len() as u64;
+    let few = || format!("{n} blocks are too few for the {statistic}");
+    let sorted = Sorted::new(values.to_vec()).map_err(|_| "a block has no finite value".to_owned())?;
+    match statistic {
+        Statistic::Quantile(q) => {
+            let b = sorted.bounds(q, confidence).ok_or_else(few)?;
+            Ok(Bounded {
+                value: b.value,
+                low: b.low,
+                high: b.high,
+                samples: n,
+            })
+        }
+        Statistic::Mean | Statistic::Total => {
+            let mean = series_mean(values).ok_or_else(few)?;
+            Ok(two_sided(mean.interval(confidence).ok_or_else(few)?, n))
+        }
+        Statistic::Min => sorted.as_slice().first().map(|v| exact(*v, n)).ok_or_else(few),
+        Statistic::Max => sorted.as_slice().last().map(|v| exact(*v, n)).ok_or_else(few),
+        Statistic::Variation => {
+            let i = block_bootstrap(values, confidence, RESAMPLING_SEED, |v| variation(v));
+            Ok(two_sided(i.ok_or_else(few)?, n))
+        }
+        Statistic::Slope => {
+            let points: Vec<_> = values.iter().enumerate().map(|(i, v)| (i as f64, *v)).collect();
+            let t = trend::trend(&points, confidence).ok_or_else(few)?;
+            Ok(two_sided(t.slope, n))
+        }
+    }
+}
+
+fn variation(values: &[f64]) -> f64 {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let var = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    if mean > 0.0 { var.sqrt() / mean } else { f64::INFINITY }
+}
+
+fn of_distribution(d: &Distribution, statistic: Statistic, confidence: f64) -> Result<Bounded, String> {
+    let n = d.count();
+    if d.refused() > 0 {
+        return Err(format!("{} of {} samples were not finite", d.refused(), n + d.refused()));
+    }
+    let few = || format!("{n} samples are too few for the {statistic}");
+    match statistic {
+        Statistic::Quantile(q) => {
+            let b = d.sides(q, confidence).ok_or_else(few)?;
+            Ok(Bounded {
+                value: b.value,
+                low: b.low,
+                high: b.high,
+                samples: n,
+            })
+        }
+        Statistic::Min => d.min().map(|v| exact(v, n)).ok_or_else(few),
+        Statistic::Max => d.max().map(|v| exact(v, n)).ok_or_else(few),
+        // The mean of the very samples of the window is known; nothing is inferred beyond the window.
+        Statistic::Mean => d.mean().map(|v| exact(v, n)).ok_or_else(few),
+        Statistic::Total => Ok(exact(d.sum(), n)),
+        Statistic::Slope | Statistic::Variation => Err(format!("{statistic} is taken of rates in blocks, not of single samples")),
+    }
+}

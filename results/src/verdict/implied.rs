@@ -1,0 +1,95 @@
+//! What every run is judged by, whether its profile says so or not: the evidence itself.
+
+use crate::frame::{Ending, FaultKind, Provenance, What};
+use crate::standing::Standing;
+use hallmark_profiles::criterion::{Criterion, Reference, Scope, Side, Statistic};
+use hallmark_profiles::metric::Metric;
+use hallmark_profiles::quantity::Quantity;
+use hallmark_profiles::units::Unit;
+
+/// Criteria that hold unless the profile states its own for the metric.
+pub fn criteria(stated: &[Criterion]) -> Vec<Criterion> {
+    let at = |value: f64, unit: Unit| Some(Quantity::new(value, unit));
+    let most = |name: &str, metric, scope, side| Criterion {
+        name: name.to_owned(),
+        metric,
+        scope,
+        statistic: Statistic::Total,
+        relative_to: Reference::Absolute,
+        at_least: None,
+        at_most: at(0.0, Unit::Count),
+        allowed_share: 0.0,
+        min_samples: 0,
+        phase: None,
+        side,
+        remedy: None,
+    };
+    let all = [
+        Criterion {
+            at_least: at(1.0, Unit::One),
+            at_most: None,
+            statistic: Statistic::Min,
+            ..most("self-test", Metric::SelfTest, Scope::Gpu, Side::Harness)
+        },
+        most("inventory", Metric::Inventory, Scope::Site, Side::It),
+        most("failures", Metric::Failures, Scope::Site, Side::It),
+        most("integrity", Metric::AuditErrors, Scope::Gpu, Side::It),
+    ];
+    let missing = |c: &Criterion| !stated.iter().any(|s| s.metric == c.metric);
+    all.into_iter().filter(missing).collect()
+}
+
+/// Why the run as a whole shows less than its plan promised; empty when it does not.
+pub fn doubts(standing: &Standing) -> Vec<String> {
+    let mut doubts = Vec::new();
+    match standing.closed().map(|c| &c.ending) {
+        Some(Ending::Complete) => {}
+        Some(Ending::Stopped { why }) => doubts.push(format!("the run ended before its time: {why}")),
+        Some(Ending::SealedAfterCrash) => {
+            doubts.push("the run was cut off and sealed afterwards with what was on disk".to_owned());
+        }
+        None => doubts.push("the run has not ended".to_owned()),
+    }
+    let mut resumes = 0;
+    for event in standing.events() {
+        match &event.what {
+            What::NeverSteady { why } => doubts.push(format!("the warm-up never became steady: {why}")),
+            What::Fault {
+                kind: FaultKind::Journal,
+                detail,
+            } => doubts.push(format!("the journal has holes: {detail}")),
+            What::Resumed { .. } => resumes += 1,
+            _ => {}
+        }
+    }
+    if resumes > 1 {
+        doubts.push(format!("the run was resumed {resumes} times; one is allowed"));
+    }
+    if standing.oddities() > 0 {
+        doubts.push(format!(
+            "{} rows have times that contradict themselves and were not used",
+            standing.oddities()
+        ));
+    }
+    doubts
+}
+
+/// The kinds of provenance, other than measured, that the record rests on.
+pub fn unmeasured(standing: &Standing) -> Vec<Provenance> {
+    let tables = standing.tables().iter().map(|t| t.table.provenance);
+    let devices = standing.opened().plan.devices.iter().map(|d| d.provenance);
+    let mut kinds: Vec<_> = tables.chain(devices).filter(|p| *p != Provenance::Measured).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
+}
+
+/// How a provenance is shouted in a title.
+pub const fn shout(provenance: Provenance) -> &'static str {
+    match provenance {
+        Provenance::Measured => "MEASURED",
+        Provenance::Replayed => "REPLAYED",
+        Provenance::Simulated => "SIMULATED",
+        Provenance::StandIn => "STAND-IN",
+    }
+}

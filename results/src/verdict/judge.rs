@@ -1,0 +1,338 @@
+//! The rule that turns evidence into outcomes.
+//!
+//! PASS: the place's one-sided 95 % bound clears every limit; uncorrected, since all gates must pass.
+//! FAIL: the evidence stands on the other side even after Bonferroni over the gate's places and Holm
+//! over the gates. Everything between, and everything that is missing, is INCONCLUSIVE.
+
+use super::evidence::{Bounded, Evidence};
+use super::observe::{Scene, Sight, is_phase};
+use super::{Action, CONFIDENCE, Finding, NotMeasured, Observed, Outcome, Punch, Verdict, implied, limits, words};
+use crate::frame::What;
+use crate::plan::Plan;
+use crate::standing::Standing;
+use crate::standing::window::Window;
+use crate::stats::multiplicity::holm;
+use hallmark_profiles::criterion::{Criterion, Reference, Scope, Side, Statistic};
+use hallmark_profiles::metric::Metric;
+use hallmark_profiles::units::Unit;
+
+/// Metrics of the run as a whole, which need no particular phase to have begun.
+const RUN_WIDE: [Metric; 9] = [
+    Metric::SelfTest,
+    Metric::Inventory,
+    Metric::Failures,
+    Metric::AuditErrors,
+    Metric::AuditShare,
+    Metric::AuditExposure,
+    Metric::SdcUcl,
+    Metric::StepsCompleted,
+    Metric::ClockOffset,
+];
+
+/// A finding before the gates are weighed against each other.
+struct Draft {
+    finding: Finding,
+    /// Chance of this evidence if the gate held; 1 where it says nothing.
+    p_holds: f64,
+}
+
+/// The verdict on a run so far.
+pub fn judge(standing: &Standing) -> Verdict {
+    let profile = standing.profile();
+    let mut criteria = profile.criteria.clone();
+    criteria.extend(implied::criteria(&profile.criteria));
+    let gates = criteria.len().max(1);
+    let mut drafts: Vec<Draft> = criteria.iter().map(|c| draft(standing, c, gates)).collect();
+    let adjusted = holm(&drafts.iter().map(|d| d.p_holds).collect::<Vec<_>>());
+    for (draft, p) in drafts.iter_mut().zip(adjusted) {
+        if p < 1.0 - CONFIDENCE {
+            draft.finding.outcome = Outcome::Failed;
+        }
+        draft.finding.why = words::why(&draft.finding);
+    }
+    let mut findings: Vec<Finding> = drafts.into_iter().map(|d| d.finding).collect();
+    let mut doubts = implied::doubts(standing);
+    let absent = absent_metrics(standing);
+    if !absent.is_empty() {
+        doubts.push(format!("declared, but no sensor gave it: {}", absent.join(", ")));
+    }
+    findings.extend(doubts.into_iter().map(doubt));
+    findings.sort_by(|a, b| b.outcome.cmp(&a.outcome));
+    conclude(standing, findings, absent)
+}
+
+fn conclude(standing: &Standing, findings: Vec<Finding>, absent: Vec<String>) -> Verdict {
+    let profile = standing.profile();
+    let plan = &standing.opened().plan;
+    let unmeasured = implied::unmeasured(standing);
+    let mut outcome = findings.iter().map(|f| f.outcome).max().unwrap_or(Outcome::Inconclusive);
+    let mut remarks = Vec::new();
+    let shouts: Vec<_> = unmeasured.iter().map(|p| implied::shout(*p)).collect();
+    let shouted = shouts.join(" + ");
+    let would = match outcome {
+        Outcome::Passed => "accept",
+        Outcome::Failed => "reject",
+        Outcome::Inconclusive => "decide nothing",
+    };
+    if !unmeasured.is_empty() {
+        remarks.push(format!("{shouted}: would {would}; only measured evidence accepts or rejects a site"));
+        if outcome == Outcome::Passed {
+            outcome = Outcome::Inconclusive;
+        }
+    }
+    if !plan.overrides.is_empty() {
+        remarks.push(format!("not the profile as written: {}", plan.overrides.join("; ")));
+    }
+    let accepts_site = profile.accepts_site && plan.overrides.is_empty() && unmeasured.is_empty();
+    if outcome == Outcome::Passed && !accepts_site {
+        remarks.push(format!("{} passed: accepts no site", profile.name));
+    }
+    let sentence = match (outcome, unmeasured.is_empty()) {
+        (Outcome::Inconclusive, false) if would == "accept" => format!("{shouted}: would accept"),
+        _ => words::sentence(outcome, &findings),
+    };
+    Verdict {
+        outcome,
+        sentence,
+        punch: punch(&findings),
+        not_measured: not_measured(standing, absent),
+        findings,
+        confidence: CONFIDENCE,
+        accepts_site,
+        remarks,
+    }
+}
+
+/// A reason for doubt as a finding of its own.
+fn doubt(why: String) -> Finding {
+    Finding {
+        criterion: Criterion {
+            name: "evidence".to_owned(),
+            metric: Metric::TelemetryCoverage,
+            scope: Scope::Site,
+            statistic: Statistic::Total,
+            relative_to: Reference::Absolute,
+            at_least: None,
+            at_most: None,
+            allowed_share: 0.0,
+            min_samples: 0,
+            phase: None,
+            side: Side::Harness,
+            remedy: None,
+        },
+        phase: String::new(),
+        outcome: Outcome::Inconclusive,
+        at_least: None,
+        at_most: None,
+        unit: Unit::One,
+        side: Side::Harness,
+        places: Vec::new(),
+        why,
+        remedy: None,
+    }
+}
+
+fn draft(standing: &Standing, criterion: &Criterion, gates: usize) -> Draft {
+    let phase = Plan::phase_of(standing.profile(), criterion);
+    let name = standing.profile().load.phases.get(phase).map_or_else(String::new, |p| p.name.clone());
+    let run_wide = RUN_WIDE.contains(&criterion.metric);
+    let of_phase = standing.phase_window(phase).filter(|w| is_phase(w));
+    let window: Option<&Window> = of_phase.or_else(|| standing.windows().last().filter(|_| run_wide));
+    let unit = unit(criterion);
+    let mut finding = Finding {
+        criterion: criterion.clone(),
+        outcome: Outcome::Inconclusive,
+        at_least: limit(criterion, true, unit),
+        at_most: limit(criterion, false, unit),
+        unit,
+        side: criterion.side,
+        places: Vec::new(),
+        why: String::new(),
+        remedy: criterion.remedy.clone(),
+        phase: name.clone(),
+    };
+    let Some(window) = window else {
+        finding.places.push(Observed {
+            place: "site".to_owned(),
+            device: None,
+            estimate: None,
+            outcome: Outcome::Inconclusive,
+            why: format!("phase `{name}` never began"),
+        });
+        return Draft { finding, p_holds: 1.0 };
+    };
+    let end_ns = window.end_ns.unwrap_or_else(|| standing.last_ns());
+    let scene = Scene {
+        standing,
+        window,
+        end_ns,
+    };
+    weigh(&scene, criterion, &mut finding, gates)
+}
+
+/// Judges each place, then the gate by how many of them miss.
+fn weigh(scene: &Scene, criterion: &Criterion, finding: &mut Finding, gates: usize) -> Draft {
+    let sights = scene.sights(criterion);
+    let level = (1.0 - CONFIDENCE) / (gates * sights.len().max(1)) as f64;
+    let mut weighed: Vec<(Observed, f64, (Option<f64>, Option<f64>))> = (0..sights.len())
+        .map(|i| place(scene.standing, criterion, finding, &sights, i, level))
+        .collect();
+    let count = weighed.len();
+    // The worst first: failed before unknown before passed, and among equals the likelier miss.
+    weighed.sort_by(|a, b| b.0.outcome.cmp(&a.0.outcome).then(a.1.total_cmp(&b.1)));
+    let allowed = (criterion.allowed_share * count as f64).floor() as usize;
+    let mut p: Vec<f64> = weighed.iter().map(|w| w.1).collect();
+    p.sort_by(f64::total_cmp);
+    let p_holds = p.get(allowed).map_or(1.0, |p| (p * count as f64).min(1.0));
+    let short = weighed.iter().filter(|w| w.0.outcome != Outcome::Passed).count();
+    finding.outcome = if count > 0 && short <= allowed { Outcome::Passed } else { Outcome::Inconclusive };
+    if let Some((_, _, (low, high))) = weighed.first() {
+        finding.at_least = low.or(finding.at_least);
+        finding.at_most = high.or(finding.at_most);
+    }
+    finding.places = weighed.into_iter().map(|w| w.0).collect();
+    Draft {
+        finding: finding.clone(),
+        p_holds: if finding.outcome == Outcome::Passed { 1.0 } else { p_holds },
+    }
+}
+
+/// One place: what was seen, its outcome, the chance that it holds, and its limits resolved.
+fn place(
+    standing: &Standing,
+    criterion: &Criterion,
+    finding: &Finding,
+    sights: &[Sight],
+    index: usize,
+    level: f64,
+) -> (Observed, f64, (Option<f64>, Option<f64>)) {
+    let sight = &sights[index];
+    let mut seen = Observed {
+        place: sight.place.clone(),
+        device: sight.device,
+        estimate: None,
+        outcome: Outcome::Inconclusive,
+        why: String::new(),
+    };
+    let bounded = match sight.evidence.bounded(criterion.statistic, CONFIDENCE) {
+        Ok(bounded) => bounded,
+        Err(why) => {
+            seen.why = why;
+            return (seen, 1.0, (None, None));
+        }
+    };
+    seen.estimate = Some(bounded.estimate(finding.unit));
+    let base = match limits::base(standing, criterion, sights, index) {
+        Ok(base) => base,
+        Err(why) => {
+            seen.why = why;
+            return (seen, 1.0, (None, None));
+        }
+    };
+    let low = finding.at_least.map(|l| l * base);
+    let high = finding.at_most.map(|l| l * base);
+    if bounded.samples < criterion.min_samples {
+        seen.why = format!("{} samples, {} are needed", bounded.samples, criterion.min_samples);
+        return (seen, 1.0, (low, high));
+    }
+    let p = miss(&sight.evidence, criterion.statistic, (low, high), level);
+    seen.outcome = if clears(bounded, low, high) {
+        Outcome::Passed
+    } else if p <= level {
+        Outcome::Failed
+    } else {
+        Outcome::Inconclusive
+    };
+    if seen.outcome == Outcome::Inconclusive {
+        seen.why = format!("{} samples do not settle it", bounded.samples);
+    }
+    (seen, p, (low, high))
+}
+
+fn clears(b: Bounded, at_least: Option<f64>, at_most: Option<f64>) -> bool {
+    // Rounding in the last place of a figure that is known exactly is no miss.
+    let slack = |limit: f64| limit.abs() * 1e-12;
+    at_least.is_none_or(|l| b.low.is_some_and(|low| low >= l - slack(l)))
+        && at_most.is_none_or(|l| b.high.is_some_and(|high| high <= l + slack(l)))
+}
+
+fn miss(evidence: &Evidence, statistic: Statistic, limits: (Option<f64>, Option<f64>), level: f64) -> f64 {
+    let below = limits.0.map_or(1.0, |l| evidence.p_at_least(statistic, l, level));
+    let above = limits.1.map_or(1.0, |l| evidence.p_at_most(statistic, l, level));
+    below.min(above)
+}
+
+/// The unit that a criterion's figures come in.
+fn unit(criterion: &Criterion) -> Unit {
+    match criterion.statistic {
+        Statistic::Slope => Unit::PercentPerDay,
+        Statistic::Variation => Unit::One,
+        _ => criterion.metric.spec().unit,
+    }
+}
+
+/// A limit in the estimate's unit, or as a plain ratio where it is relative.
+fn limit(criterion: &Criterion, least: bool, unit: Unit) -> Option<f64> {
+    let quantity = if least { criterion.at_least } else { criterion.at_most }?;
+    let wanted = if criterion.relative_to == Reference::Absolute { unit } else { Unit::One };
+    quantity.in_unit(wanted).ok()
+}
+
+/// Metrics that the profile declares and that no sensor gave.
+fn absent_metrics(standing: &Standing) -> Vec<String> {
+    let given = |m: &&Metric| {
+        let mut series = standing.tables().iter().flat_map(|t| &t.table.series);
+        !series.any(|s| s.metric == **m)
+    };
+    let declared = &standing.profile().telemetry.metrics;
+    declared.iter().filter(given).map(ToString::to_string).collect()
+}
+
+fn punch(findings: &[Finding]) -> Vec<Punch> {
+    let mut punch: Vec<Punch> = findings
+        .iter()
+        .filter(|f| f.outcome != Outcome::Passed)
+        .map(|f| {
+            let place = f.worst().map_or_else(|| "run".to_owned(), |p| p.place.clone());
+            let broken = matches!(
+                f.criterion.metric,
+                Metric::AuditErrors | Metric::Failures | Metric::Ecc | Metric::Inventory
+            );
+            let on_device = f.worst().is_some_and(|p| p.device.is_some());
+            let action = match f.outcome {
+                Outcome::Failed if broken && on_device => Action::Replace,
+                Outcome::Failed if on_device => Action::Retest,
+                _ => Action::Investigate,
+            };
+            Punch {
+                action,
+                place,
+                why: f.remedy.as_ref().map_or_else(|| f.why.clone(), |r| format!("{}. {r}", f.why)),
+            }
+        })
+        .collect();
+    punch.sort_by_key(|p| p.action);
+    punch
+}
+
+fn not_measured(standing: &Standing, absent: Vec<String>) -> Vec<NotMeasured> {
+    let declared = absent.into_iter().map(|what| NotMeasured {
+        what,
+        why: "the profile asks for it, and no sensor of this node gives it".to_owned(),
+        remedy: "add the sensor, or the meter that has it".to_owned(),
+    });
+    let events = standing.events().iter().filter_map(|e| match &e.what {
+        What::Absent { what, why, remedy } => Some(NotMeasured {
+            what: what.clone(),
+            why: why.clone(),
+            remedy: remedy.clone(),
+        }),
+        _ => None,
+    });
+    let limits = standing.opened().plan.limits.iter().map(|limit| NotMeasured {
+        what: "comparison".to_owned(),
+        why: limit.clone(),
+        remedy: String::new(),
+    });
+    declared.chain(events).chain(limits).collect()
+}

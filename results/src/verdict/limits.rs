@@ -1,0 +1,84 @@
+//! Resolves what a limit is relative to, for one place.
+
+use super::evidence::Evidence;
+use super::observe::Sight;
+use crate::standing::Standing;
+use hallmark_profiles::criterion::{Criterion, Reference, Statistic};
+use hallmark_profiles::metric::Metric;
+use hallmark_profiles::sku::{Of, Skus};
+use hallmark_profiles::units::Unit;
+
+/// What one unit of the limit stands for at a place, or why it cannot be said.
+pub fn base(
+    standing: &Standing,
+    criterion: &Criterion,
+    sights: &[Sight],
+    index: usize,
+) -> Result<f64, String> {
+    let sight = &sights[index];
+    match criterion.relative_to {
+        Reference::Absolute => Ok(1.0),
+        Reference::OwnMedian => median(&sight.evidence).ok_or_else(|| "there is no median to compare with".to_owned()),
+        Reference::PeerMedian => peers(standing, sights, index),
+        Reference::FirstTenth => match &sight.evidence {
+            Evidence::Blocks(values) if values.len() >= 10 => {
+                let tenth = &values[..values.len() / 10];
+                crate::stats::outlier::median(tenth).ok_or_else(|| "the first tenth is empty".to_owned())
+            }
+            _ => Err("there are too few blocks for a first tenth".to_owned()),
+        },
+        Reference::SkuReference => reference(standing, criterion.metric, sight.device),
+    }
+}
+
+fn median(evidence: &Evidence) -> Option<f64> {
+    let bounded = evidence.bounded(Statistic::Quantile(0.5), 0.5);
+    bounded.ok().map(|b| b.value)
+}
+
+/// The median over the other devices of the same SKU (or, without one, of the same name).
+fn peers(standing: &Standing, sights: &[Sight], index: usize) -> Result<f64, String> {
+    let devices = &standing.opened().plan.devices;
+    let kind = |device: Option<u32>| {
+        let planned = device.and_then(|d| devices.get(d as usize))?;
+        Some((planned.engine.clone(), planned.sku.clone().unwrap_or_else(|| planned.name.clone())))
+    };
+    let own = kind(sights[index].device).ok_or("a place that is no device has no peers")?;
+    let others: Vec<f64> = sights
+        .iter()
+        .enumerate()
+        .filter(|(i, s)| *i != index && kind(s.device).as_ref() == Some(&own))
+        .filter_map(|(_, s)| median(&s.evidence))
+        .collect();
+    crate::stats::outlier::median(&others).ok_or_else(|| "this run has no other device of this kind".to_owned())
+}
+
+/// The reference of one device, or of all of them together where the place is the site.
+fn reference(standing: &Standing, metric: Metric, device: Option<u32>) -> Result<f64, String> {
+    let none = || format!("no reference for {metric} is known for this device and dtype");
+    if metric == Metric::AllreduceBusbw {
+        // The group's figure does not add up over devices.
+        return sku_reference(standing, 0, metric).ok_or_else(none);
+    }
+    match device {
+        Some(device) => sku_reference(standing, device as usize, metric).ok_or_else(none),
+        None => (0..standing.devices().len())
+            .map(|d| sku_reference(standing, d, metric))
+            .sum::<Option<f64>>()
+            .ok_or_else(none),
+    }
+}
+
+/// The SKU file's reference for a device of this run.
+pub fn sku_reference(standing: &Standing, device: usize, metric: Metric) -> Option<f64> {
+    let plan = &standing.opened().plan;
+    let name = &plan.devices.get(device)?.name;
+    let sku = Skus::built_in().ok()?.find(name)?;
+    let mut of = Of::metric(metric);
+    if metric == Metric::AllreduceBusbw {
+        of = of.ranks(plan.devices.len() as u32);
+    } else if metric.spec().unit == Unit::FlopPerSecond {
+        of = of.dtype(plan.dtype);
+    }
+    Some(sku.reference(&of)?.value)
+}

@@ -1,0 +1,146 @@
+//! Components of the machine that some tests need: where they are, and what to do without them.
+//!
+//! Where [`REQUIRE_ALL`] is set a component that is missing fails the test: on the machine that
+//! decides nothing is skipped. Elsewhere the test is skipped, says so, and adds a line to the file
+//! that [`SKIPPED`] names, if it is set, so that the summary can count it.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// Set to anything but `0` to fail where a component is missing.
+pub const REQUIRE_ALL: &str = "HALLMARK_REQUIRE_ALL";
+/// A file that collects what was skipped, one line each.
+pub const SKIPPED: &str = "HALLMARK_SKIPPED";
+
+const LIBRARIES: [&str; 5] = [
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/local/lib",
+];
+const VULKAN_DRIVERS: [&str; 3] = [
+    "/usr/share/vulkan/icd.d",
+    "/usr/local/share/vulkan/icd.d",
+    "/etc/vulkan/icd.d",
+];
+
+/// Something that a test needs and a machine may lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Component {
+    /// A Vulkan driver and its loader.
+    Vulkan,
+    /// A browser that renders a page without a screen.
+    Chromium,
+    /// A terminal that a program can drive.
+    Tmux,
+}
+
+impl Component {
+    pub const ALL: [Component; 3] = [Self::Vulkan, Self::Chromium, Self::Tmux];
+
+    /// Where it is: the program, or a driver's description.
+    #[must_use]
+    pub fn find(self) -> Option<PathBuf> {
+        match self {
+            Self::Vulkan => vulkan(&LIBRARIES, &VULKAN_DRIVERS),
+            Self::Chromium => program(&["chromium", "chromium-browser", "google-chrome"]),
+            Self::Tmux => program(&["tmux"]),
+        }
+    }
+
+    /// Debian's packages that bring it.
+    #[must_use]
+    pub const fn packages(self) -> &'static str {
+        match self {
+            Self::Vulkan => "mesa-vulkan-drivers libvulkan1",
+            Self::Chromium => "chromium",
+            Self::Tmux => "tmux",
+        }
+    }
+
+    /// Where it is, or `None` for a test to return early, after saying so.
+    ///
+    /// # Panics
+    /// It is missing and [`REQUIRE_ALL`] is set.
+    #[must_use]
+    pub fn or_skip(self) -> Option<PathBuf> {
+        let required = std::env::var_os(REQUIRE_ALL).is_some_and(|v| !v.is_empty() && v != "0");
+        let found = self.find();
+        if found.is_none() {
+            let what = self.missing();
+            assert!(!required, "{what}; {REQUIRE_ALL} is set, so nothing is skipped");
+            let test = std::thread::current().name().unwrap_or("a test").to_owned();
+            note(&format!("{test}: {what}"));
+        }
+        found
+    }
+
+    fn missing(self) -> String {
+        format!("{self:?} is missing; install {}", self.packages())
+    }
+}
+
+fn note(line: &str) {
+    eprintln!("skipped: {line}");
+    let Some(path) = std::env::var_os(SKIPPED) else {
+        return;
+    };
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+    let written = file.and_then(|mut file| writeln!(file, "{line}"));
+    written.unwrap_or_else(|e| panic!("cannot note a skipped test in {}: {e}", path.display()));
+}
+
+fn program(names: &[&str]) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    let candidates = names
+        .iter()
+        .flat_map(|name| std::env::split_paths(&folders).map(move |folder| folder.join(name)));
+    candidates.into_iter().find(|path| path.is_file())
+}
+
+/// The description of a driver; none where the loader is not there to read it.
+fn vulkan(libraries: &[&str], drivers: &[&str]) -> Option<PathBuf> {
+    libraries.iter().find(|folder| Path::new(folder).join("libvulkan.so.1").exists())?;
+    let named = std::env::var_os("VK_DRIVER_FILES").or_else(|| std::env::var_os("VK_ICD_FILENAMES"));
+    if let Some(files) = named {
+        return std::env::split_paths(&files).find(|file| file.is_file());
+    }
+    let mut found: Vec<PathBuf> = drivers
+        .iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "json"))
+        .collect();
+    found.sort();
+    // Any driver will do; Mesa's software driver is the one that needs no device.
+    let software = |path: &PathBuf| path.to_string_lossy().contains("lvp_icd");
+    found.iter().find(|path| software(path)).or(found.first()).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_without_its_loader_is_no_vulkan() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().to_str().unwrap();
+        std::fs::write(folder.path().join("lvp_icd.json"), "{}").unwrap();
+        assert_eq!(vulkan(&[path], &[path]), None);
+        std::fs::write(folder.path().join("libvulkan.so.1"), "").unwrap();
+        if std::env::var_os("VK_DRIVER_FILES").is_none() && std::env::var_os("VK_ICD_FILENAMES").is_none() {
+            assert_eq!(vulkan(&[path], &[path]), Some(folder.path().join("lvp_icd.json")));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_names_the_packages_that_bring_it() {
+        assert_eq!(program(&["no-such-program-anywhere"]), None);
+        for component in Component::ALL {
+            assert!(component.missing().ends_with(component.packages()));
+        }
+    }
+}

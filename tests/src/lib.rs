@@ -1,0 +1,18 @@
+//! What the end-to-end tests are built of: the built program, folders to run in, its JSON lines, and
+//! the components of the machine that a test may need.
+//!
+//! A test that lacks a component is skipped with its reason, or fails where all are required
+//! ([`REQUIRE_ALL`]). Everything here fails by a panic with a sentence: it serves tests only.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests, and what they are built of, fail by a panic"
+)]
+
+pub mod component;
+pub mod hostile;
+pub mod program;
+pub mod tidy;
+
+pub use component::{Component, REQUIRE_ALL};
+pub use program::{Finished, RunFolder, finish, hallmark, json_lines};

@@ -1,0 +1,582 @@
+//! A run's files under every kind of harm: killed at any byte, changed at any byte, a full disk, a second writer.
+//!
+//! Each promise: what was written comes back the same, or an error names the file; never a panic, never
+//! a quiet acceptance.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test, and what it is built of, fails by a panic"
+)]
+
+#[path = "record/run.rs"]
+mod run;
+
+use hallmark_results::frame::{Event, Frame, Samples, What};
+use hallmark_results::standing::Standing;
+use hallmark_results::store::seal::synthesize;
+use hallmark_results::store::{
+    Integrity, JOURNAL, JournalReader, JournalWriter, Record, StoreError, Tail, open_any, seal,
+};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use tempfile::TempDir;
+
+const HEADER: usize = 16;
+
+fn journal(dir: &Path, frames: &[Frame]) -> String {
+    let mut writer = JournalWriter::create(dir).unwrap();
+    for frame in frames {
+        writer.append(frame).unwrap();
+    }
+    writer.close().unwrap()
+}
+
+fn read_journal(dir: &Path) -> Result<(Vec<Frame>, Tail), StoreError> {
+    let mut reader = JournalReader::open(dir)?;
+    let frames = reader.by_ref().collect::<Result<Vec<_>, _>>()?;
+    Ok((frames, reader.tail()))
+}
+
+/// Equal in every bit but for the kind of NaN, which compares unequal to itself.
+fn same(a: &[Frame], b: &[Frame]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| format!("{a:?}") == format!("{b:?}"))
+}
+
+/// Where each frame of a journal's bytes begins, and the end.
+fn offsets(bytes: &[u8]) -> Vec<usize> {
+    let mut at = vec![HEADER];
+    while let Some(length) = bytes.get(*at.last().unwrap()..).and_then(|b| b.get(..4)) {
+        let length = u32::from_le_bytes(length.try_into().unwrap()) as usize;
+        at.push(at.last().unwrap() + 44 + length);
+    }
+    at
+}
+
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, byte: &u8| {
+        (0..8).fold(crc ^ u32::from(*byte), |c, _| (c >> 1) ^ if c & 1 == 1 { 0x82F6_3B78 } else { 0 })
+    };
+    !bytes.iter().fold(u32::MAX, step)
+}
+
+fn figures(frames: impl Iterator<Item = Frame>) -> String {
+    let mut frames = frames.peekable();
+    let mut standing = Standing::open(&frames.next().unwrap()).unwrap();
+    for frame in frames {
+        standing.push(&frame).unwrap();
+    }
+    let mut out = format!("{:?} {} {}", standing.closed(), standing.last_ns(), standing.oddities());
+    out += &format!("{:?} {:?}", standing.events(), standing.members_at(u64::MAX));
+    for table in standing.tables() {
+        out += &format!("\n{:?} {:?} {:?} {:?}", table.table, table.traces, table.latest, table.last_ns);
+    }
+    for d in standing.devices() {
+        out += &format!("\n{:?} {:?} {} {} {}", d.work, d.memory, d.steps, d.last_end_ns, d.audited);
+        out += &format!(" {} {} {} {}", d.gemms, d.audited_flop, d.flop, d.mismatches);
+        out += &format!(" {:?} {:?} {}", d.self_test, d.faults, d.device_clock);
+    }
+    for w in standing.windows() {
+        out += &format!("\n{} {:?} {} {:?}", w.segment, w.kind, w.start_ns, w.end_ns);
+        for d in &w.devices {
+            out += &format!("\n {:?} {} {:?}", d.blocks, d.steps, d.step_time.get().map(|t| (t.sum(), t.points())));
+            out += &format!(" {:?} {} {}", d.memory_rate.get().map(|t| t.sum()), d.idle_ns, d.span_ns());
+        }
+        let ops: Vec<_> = w.group.ops.iter().map(|(b, g)| (b, g.get().map(|d| (d.sum(), d.points())))).collect();
+        out += &format!("\n {:?} {} {ops:?}", w.group.step_time.get().map(|t| t.points()), w.group.incomplete);
+        for s in (0..3).flat_map(|t| (0..4).map(move |c| (t, c))).filter_map(|(t, c)| w.series(t, c)) {
+            out += &format!("\n {} {} {} {}", s.valid, s.missing, s.longest_gap_ns, s.growth);
+            out += &format!(" {:?} {} {:?}", s.bit_ns, s.mask_ns, s.values.get().map(|d| (d.sum(), d.points())));
+        }
+    }
+    out
+}
+
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let listed = fs::read_dir(dir).unwrap().map(Result::unwrap);
+    let read = |e: fs::DirEntry| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap());
+    listed.map(read).collect()
+}
+
+fn all(record: &Record) -> Result<Vec<Frame>, StoreError> {
+    record.frames().collect()
+}
+
+#[test]
+fn a_journal_gives_back_every_frame_and_recovers_where_it_ended() {
+    let dir = TempDir::new().unwrap();
+    let frames = run::frames(20);
+    let (first, rest) = frames.split_at(30);
+    let head = journal(dir.path(), first);
+    let (mut writer, tail) = JournalWriter::recover(dir.path()).unwrap();
+    assert_eq!((tail, writer.chain_head()), (Tail::Whole, head));
+    for frame in rest {
+        writer.append(frame).unwrap();
+    }
+    writer.close().unwrap();
+    let (back, tail) = read_journal(dir.path()).unwrap();
+    assert!(same(&back, &frames));
+    assert_eq!(tail, Tail::Whole);
+}
+
+#[test]
+fn a_journal_cut_at_any_byte_keeps_every_whole_frame() {
+    let dir = TempDir::new().unwrap();
+    let frames = run::frames(2);
+    journal(dir.path(), &frames);
+    let path = dir.path().join(JOURNAL);
+    let bytes = fs::read(&path).unwrap();
+    let ends = offsets(&bytes);
+    for cut in 0..bytes.len() {
+        fs::write(&path, &bytes[..cut]).unwrap();
+        if cut < HEADER {
+            assert!(matches!(read_journal(dir.path()), Err(StoreError::Empty { .. })), "cut at {cut}");
+            continue;
+        }
+        let whole = ends.iter().rposition(|end| *end <= cut).unwrap();
+        let (back, tail) = read_journal(dir.path()).unwrap();
+        assert!(back.len() == whole && same(&back, &frames[..whole]), "cut at {cut}");
+        let torn = (cut - ends[whole]) as u64;
+        let offset = ends[whole] as u64;
+        let expected = if torn == 0 { Tail::Whole } else { Tail::Torn { offset, bytes: torn } };
+        assert_eq!(tail, expected, "cut at {cut}");
+        if cut % 97 == 0 {
+            // Going on after the cut gives the very journal that an unharmed run gives.
+            let (mut writer, _) = JournalWriter::recover(dir.path()).unwrap();
+            frames[whole..].iter().for_each(|f| writer.append(f).unwrap());
+            writer.close().unwrap();
+            assert!(fs::read(&path).unwrap() == bytes, "cut at {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_journal_changed_at_any_byte_is_damaged() {
+    let dir = TempDir::new().unwrap();
+    journal(dir.path(), &run::frames(1));
+    let path = dir.path().join(JOURNAL);
+    let bytes = fs::read(&path).unwrap();
+    for at in 0..bytes.len() {
+        for bit in [0x01, 0x80] {
+            let mut harmed = bytes.clone();
+            harmed[at] ^= bit;
+            fs::write(&path, &harmed).unwrap();
+            match read_journal(dir.path()) {
+                Err(StoreError::Damaged { path: named, .. }) => assert_eq!(named, path),
+                other => panic!("byte {at}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_that_leaves_a_hole_of_zeros_is_a_torn_tail() {
+    let dir = TempDir::new().unwrap();
+    let frames = run::frames(3);
+    journal(dir.path(), &frames);
+    let path = dir.path().join(JOURNAL);
+    let bytes = fs::read(&path).unwrap();
+    let ends = offsets(&bytes);
+    let hole = (bytes.len() / 2).next_multiple_of(512);
+    let mut holed = bytes.clone();
+    holed[hole..].fill(0);
+    fs::write(&path, &holed).unwrap();
+    let (back, tail) = read_journal(dir.path()).unwrap();
+    let whole = ends.iter().rposition(|end| *end <= hole).unwrap();
+    assert_eq!(back.len(), whole);
+    assert!(matches!(tail, Tail::Torn { offset, .. } if offset == ends[whole] as u64));
+    // A hole with data behind it is no torn tail.
+    holed[hole..hole + 600].fill(0);
+    holed[hole + 600..].copy_from_slice(&bytes[hole + 600..]);
+    fs::write(&path, &holed).unwrap();
+    assert!(matches!(read_journal(dir.path()), Err(StoreError::Damaged { .. })));
+}
+
+#[test]
+fn frames_moved_removed_or_edited_break_the_chain() {
+    let dir = TempDir::new().unwrap();
+    journal(dir.path(), &run::frames(3));
+    let path = dir.path().join(JOURNAL);
+    let bytes = fs::read(&path).unwrap();
+    let at = offsets(&bytes);
+    let piece = |i: usize| bytes[at[i]..at[i + 1]].to_vec();
+    let order = |picked: &[usize]| {
+        let body: Vec<u8> = picked.iter().flat_map(|i| piece(*i)).collect();
+        [bytes[..HEADER].to_vec(), body].concat()
+    };
+    let count = at.len() - 1;
+    let mut swapped: Vec<usize> = (0..count).collect();
+    swapped.swap(8, 9);
+    let removed: Vec<usize> = (0..count).filter(|i| *i != 9).collect();
+    let twice: Vec<usize> = (0..=9).chain(9..count).collect();
+    let mut edited = bytes.clone();
+    let (from, to) = (at[9], at[10]);
+    edited[to - 3] ^= 1;
+    let payload = crc32c(&edited[from + 44..to]);
+    edited[from + 4..from + 8].copy_from_slice(&payload.to_le_bytes());
+    let header = crc32c(&edited[from..from + 40]);
+    edited[from + 40..from + 44].copy_from_slice(&header.to_le_bytes());
+    for harmed in [order(&swapped), order(&removed), order(&twice), edited] {
+        fs::write(&path, harmed).unwrap();
+        match read_journal(dir.path()) {
+            Err(StoreError::Damaged { why, .. }) => assert!(why.contains("chain"), "{why}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_second_writer_and_a_second_run_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let mut writer = JournalWriter::create(dir.path()).unwrap();
+    writer.append(&run::frames(1)[0]).unwrap();
+    assert!(matches!(JournalWriter::recover(dir.path()), Err(StoreError::Busy(_))));
+    assert!(matches!(seal(dir.path()), Err(StoreError::Busy(_))));
+    assert!(matches!(JournalWriter::create(dir.path()), Err(StoreError::Exists(_))));
+    writer.sync().unwrap();
+    drop(writer);
+    assert!(matches!(JournalWriter::create(dir.path()), Err(StoreError::Exists(_))));
+    seal(dir.path()).unwrap();
+    assert!(matches!(JournalWriter::create(dir.path()), Err(StoreError::Exists(_))));
+    assert!(matches!(JournalWriter::recover(dir.path()), Err(StoreError::NoRun(_))));
+}
+
+#[test]
+fn a_frame_that_could_not_be_sealed_is_refused_at_once_and_leaves_no_trace() {
+    let dir = TempDir::new().unwrap();
+    let frames = run::frames(1);
+    let mut writer = JournalWriter::create(dir.path()).unwrap();
+    assert!(matches!(writer.append(&frames[2]), Err(StoreError::Shape(_))), "a table before the opening frame");
+    frames[..5].iter().for_each(|f| writer.append(f).unwrap());
+    let ragged = Samples { table: 0, at_ns: vec![1, 2], columns: vec![vec![1.0]; 4] };
+    let unknown = What::Segment { index: 4 };
+    let refused = [
+        frames[0].clone(),
+        Frame::Samples(ragged),
+        Frame::Samples(Samples { table: 3, ..Samples::default() }),
+        Frame::Table(run::table(3, "../../etc/passwd", None)),
+        Frame::Table(run::table(3, "", None)),
+        Frame::Table(run::table(3, "Gpu", None)),
+        Frame::Table(run::table(3, &"x".repeat(65), None)),
+        Frame::Table(run::table(3, "gpu-0", None)),
+        Frame::Table(run::table(5, "late", None)),
+        Frame::Table(run::table(1, "gpu-9", Some(1))),
+        Frame::Table(run::table(3, "nowhere", Some(2))),
+        Frame::Event(Event { at_ns: 0, device: Some(2), what: What::Steady }),
+        Frame::Event(Event { at_ns: 0, device: None, what: unknown }),
+    ];
+    for frame in refused {
+        assert!(matches!(writer.append(&frame), Err(StoreError::Shape(_))), "{frame:?}");
+    }
+    frames[5..].iter().for_each(|f| writer.append(f).unwrap());
+    assert!(matches!(writer.append(&frames[5]), Err(StoreError::Shape(_))), "a frame after the closing one");
+    writer.close().unwrap();
+    assert!(same(&read_journal(dir.path()).unwrap().0, &frames));
+}
+
+#[test]
+fn a_sealed_record_gives_the_account_that_the_journal_gave() {
+    let dir = TempDir::new().unwrap();
+    let frames = run::frames(20);
+    let chain = journal(dir.path(), &frames);
+    let unsealed = open_any(dir.path()).unwrap();
+    assert_eq!(unsealed.integrity(), &Integrity::Unsealed { tail: Tail::Whole });
+    assert!(unsealed.verify_head(&chain));
+    let before = figures(unsealed.frames().unwrap().map(Result::unwrap));
+    let sealed = seal(dir.path()).unwrap();
+    assert!(!dir.path().join(JOURNAL).exists());
+    assert_eq!(sealed.manifest.journal.head, chain);
+    let record = Record::open(dir.path()).unwrap();
+    assert!(record.verify_head(&sealed.head.to_uppercase()) && !record.verify_head(&chain));
+    assert!(before == figures(record.frames().map(Result::unwrap)), "the account changed");
+    let run = open_any(dir.path()).unwrap();
+    assert_eq!((run.integrity(), run.head()), (&Integrity::Sealed, sealed.head.as_str()));
+    // A sealed run stays what it is.
+    assert_eq!(seal(dir.path()).unwrap(), sealed);
+}
+
+#[test]
+fn extreme_numbers_come_back_bit_for_bit() {
+    let dir = TempDir::new().unwrap();
+    let odd = [0.1, -0.0, f64::INFINITY, f64::MIN_POSITIVE, 1e308, f64::NAN, 16_777_217.0, f64::from(f32::MAX)];
+    let mut frames = run::frames(1);
+    let closed = frames.pop().unwrap();
+    frames.push(Frame::Samples(Samples {
+        table: 2,
+        at_ns: vec![0, u64::MAX, 1, i64::MAX as u64, 1 << 63, 5, 4, u64::MAX - 1],
+        columns: vec![odd.to_vec(), vec![f64::NAN; 8], odd.to_vec(), odd.to_vec()],
+    }));
+    frames.push(closed);
+    journal(dir.path(), &frames);
+    seal(dir.path()).unwrap();
+    let kept = |f: &Frame| matches!(f, Frame::Samples(s) if s.table == 2);
+    let rows = |frames: Vec<Frame>| {
+        let mut columns = vec![Vec::new(); 5];
+        for frame in frames.iter().filter(|f| kept(f)) {
+            let Frame::Samples(s) = frame else { continue };
+            columns[0].extend(s.at_ns.iter().copied());
+            let bits = |v: &f64| if v.is_nan() { f64::NAN.to_bits() } else { v.to_bits() };
+            (0..4).for_each(|i| columns[i + 1].extend(s.columns[i].iter().map(bits)));
+        }
+        columns
+    };
+    assert_eq!(rows(all(&Record::open(dir.path()).unwrap()).unwrap()), rows(frames));
+}
+
+#[test]
+fn a_sealed_record_changed_at_any_byte_or_cut_is_refused() {
+    let dir = TempDir::new().unwrap();
+    journal(dir.path(), &run::frames(2));
+    seal(dir.path()).unwrap();
+    let good = files(dir.path());
+    assert_eq!(good.len(), 9, "{:?}", good.keys());
+    for (name, bytes) in &good {
+        let path = dir.path().join(name);
+        let refused = |harm: &str| match Record::open(dir.path()) {
+            Err(StoreError::Altered { path, .. } | StoreError::Missing { path }) => {
+                let named = path.file_name().unwrap().to_str().unwrap().to_owned();
+                assert!(named == *name || named == "manifest.json", "{name} {harm}: blames {named}");
+            }
+            other => panic!("{name} {harm}: {:?}", other.map(|r| r.head().to_owned())),
+        };
+        for at in 0..bytes.len() {
+            let mut harmed = bytes.clone();
+            harmed[at] ^= 1 << (at % 8);
+            fs::write(&path, harmed).unwrap();
+            refused(&format!("byte {at}"));
+        }
+        for cut in (0..bytes.len()).step_by(61).chain([bytes.len() - 1]) {
+            fs::write(&path, &bytes[..cut]).unwrap();
+            refused(&format!("cut at {cut}"));
+        }
+        fs::write(&path, [bytes.as_slice(), b"\0"].concat()).unwrap();
+        refused("one byte longer");
+        fs::remove_file(&path).unwrap();
+        refused("removed");
+        fs::write(&path, bytes).unwrap();
+    }
+    fs::write(dir.path().join("telemetry-extra.parquet"), b"").unwrap();
+    assert!(matches!(Record::open(dir.path()), Err(StoreError::Unknown { .. })));
+    fs::remove_file(dir.path().join("telemetry-extra.parquet")).unwrap();
+    fs::write(dir.path().join("report.html"), b"").unwrap();
+    Record::open(dir.path()).unwrap();
+}
+
+#[test]
+fn a_newer_format_is_refused_by_its_number() {
+    let dir = TempDir::new().unwrap();
+    journal(dir.path(), &run::frames(1));
+    seal(dir.path()).unwrap();
+    let path = dir.path().join("manifest.json");
+    let text = fs::read_to_string(&path).unwrap().replace("\"format_version\": 1", "\"format_version\": 9");
+    fs::write(&path, text).unwrap();
+    fs::remove_file(dir.path().join("seal")).unwrap();
+    assert!(matches!(Record::open(dir.path()), Err(StoreError::Missing { .. })));
+    let digest = Command::new("sha256sum").arg(&path).output().unwrap().stdout;
+    let digest = [&digest[..64], b"\n"].concat();
+    fs::write(dir.path().join("seal"), digest).unwrap();
+    match Record::open(dir.path()) {
+        Err(StoreError::Version { found: 9, known: 1, .. }) => {}
+        other => panic!("{:?}", other.map(|r| r.head().to_owned())),
+    }
+}
+
+#[test]
+fn sealing_killed_after_any_file_goes_through_when_it_is_repeated() {
+    let dir = TempDir::new().unwrap();
+    journal(dir.path(), &run::frames(3));
+    let bytes = fs::read(dir.path().join(JOURNAL)).unwrap();
+    let sealed = seal(dir.path()).unwrap();
+    let good = files(dir.path());
+    // The order in which the files get their names: data, JSON, manifest, seal.
+    let listed = sealed.manifest.files.iter().map(|f| f.name.clone());
+    let mut order: Vec<String> = listed.skip(2).collect();
+    order.extend(["opened.json", "events.json", "manifest.json", "seal"].map(str::to_owned));
+    assert_eq!(order.len(), good.len());
+    for done in 0..=order.len() {
+        let again = TempDir::new().unwrap();
+        fs::write(again.path().join(JOURNAL), &bytes).unwrap();
+        for name in &order[..done] {
+            fs::write(again.path().join(name), &good[name]).unwrap();
+        }
+        if let Some(next) = order.get(done) {
+            fs::write(again.path().join(format!("{next}.tmp")), &good[next][..10]).unwrap();
+            // Until the seal is there, the journal is the run.
+            let run = open_any(again.path()).unwrap();
+            assert!(matches!(run.integrity(), Integrity::Unsealed { .. }));
+        }
+        assert_eq!(seal(again.path()).unwrap(), sealed, "after {done} files");
+        assert!(files(again.path()) == good, "after {done} files");
+    }
+}
+
+#[test]
+fn a_torn_journal_is_sealed_without_its_tail_and_says_so() {
+    let dir = TempDir::new().unwrap();
+    let frames = run::frames(3);
+    journal(dir.path(), &frames);
+    let path = dir.path().join(JOURNAL);
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+    let whole = read_journal(dir.path()).unwrap().0;
+    let sealed = seal(dir.path()).unwrap();
+    assert!(sealed.manifest.journal.torn_bytes > 0);
+    let record = Record::open(dir.path()).unwrap();
+    assert!(record.story().closed.is_none());
+    assert_eq!(figures(all(&record).unwrap().into_iter()), figures(whole.into_iter()));
+}
+
+#[test]
+fn a_damaged_journal_is_not_sealed_and_stays() {
+    let dir = TempDir::new().unwrap();
+    journal(dir.path(), &run::frames(3));
+    let path = dir.path().join(JOURNAL);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&path, &bytes).unwrap();
+    assert!(matches!(seal(dir.path()), Err(StoreError::Damaged { .. })));
+    assert!(fs::read(&path).unwrap() == bytes);
+    let empty = TempDir::new().unwrap();
+    drop(JournalWriter::create(empty.path()).unwrap());
+    assert!(matches!(seal(empty.path()), Err(StoreError::Empty { .. })));
+}
+
+#[test]
+fn parquet_bytes_that_were_never_parquet_end_in_an_error_even_under_a_good_seal() {
+    let dir = TempDir::new().unwrap();
+    journal(dir.path(), &run::frames(2));
+    let manifest = seal(dir.path()).unwrap().manifest;
+    let entry = manifest.files.iter().position(|f| f.name == "telemetry-node.parquet").unwrap();
+    let path = dir.path().join("telemetry-node.parquet");
+    let good = fs::read(&path).unwrap();
+    let original = figures(all(&Record::open(dir.path()).unwrap()).unwrap().into_iter());
+    let reseal = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let digest = |p: &Path| {
+            let out = Command::new("sha256sum").arg(p).output().unwrap().stdout;
+            String::from_utf8(out[..64].to_vec()).unwrap()
+        };
+        let mut forged = manifest.clone();
+        forged.files[entry].bytes = bytes.len() as u64;
+        forged.files[entry].sha256 = digest(&path);
+        let at = dir.path().join("manifest.json");
+        fs::write(&at, forged.encode().unwrap()).unwrap();
+        fs::write(dir.path().join("seal"), format!("{}\n", digest(&at))).unwrap();
+    };
+    let mut refused = 0;
+    for at in (0..good.len()).step_by(7) {
+        let mut harmed = good.clone();
+        harmed[at] ^= 0x55;
+        reseal(&harmed);
+        // A forger who seals anew is caught by the noted head alone; here nothing may break down.
+        match all(&Record::open(dir.path()).unwrap()) {
+            Err(_) => refused += 1,
+            Ok(frames) => assert!(frames.iter().all(|f| match f {
+                Frame::Samples(s) => s.columns.iter().all(|c| c.len() == s.at_ns.len()),
+                _ => true,
+            })),
+        }
+    }
+    assert!(refused > 20, "{refused}");
+    reseal(&good);
+    assert_eq!(figures(all(&Record::open(dir.path()).unwrap()).unwrap().into_iter()), original);
+}
+
+#[test]
+fn a_made_record_reads_like_a_sealed_one() {
+    let dir = TempDir::new().unwrap();
+    let frames = run::frames(20);
+    journal(dir.path(), &frames);
+    seal(dir.path()).unwrap();
+    let record = Record::open(dir.path()).unwrap();
+    let made = TempDir::new().unwrap();
+    let rows = frames.iter().filter(|f| matches!(f, Frame::Samples(_) | Frame::Steps(_))).cloned();
+    synthesize(made.path(), record.opened(), record.story(), false, rows).unwrap();
+    let made = all(&Record::open(made.path()).unwrap()).unwrap();
+    assert!(same(&made, &all(&record).unwrap()));
+}
+
+/// A file system of `size` for one test; `None`, with the reason printed, where none may be mounted.
+fn small_disk(dir: &Path, size: &str) -> Option<()> {
+    let options = format!("size={size}");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir).output();
+    let why = match mounted {
+        Ok(out) if out.status.success() => return Some(()),
+        Ok(out) => String::from_utf8_lossy(&out.stderr).into_owned(),
+        Err(e) => e.to_string(),
+    };
+    assert!(std::env::var("HALLMARK_REQUIRE_ALL").is_err(), "a small file system is required: {why}");
+    println!("skipped: no small file system can be mounted: {why}");
+    None
+}
+
+/// Unmounts also when the test fails.
+struct Mounted(TempDir);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(self.0.path()).status();
+    }
+}
+
+#[test]
+fn a_full_disk_is_told_before_the_load_and_later_leaves_whole_frames_only() {
+    let disk = Mounted(TempDir::new().unwrap());
+    let Some(()) = small_disk(disk.0.path(), "256k") else { return };
+    let dir = disk.0.path().join("run");
+    match JournalWriter::create(&dir) {
+        Err(e @ StoreError::DiskFull { .. }) => assert!(e.is_disk_full()),
+        other => panic!("{other:?}"),
+    }
+    assert!(!dir.join(JOURNAL).exists(), "a run that never began leaves no journal");
+    let remounted = Command::new("mount").args(["-o", "remount,size=1280k"]).arg(disk.0.path()).status();
+    assert!(remounted.unwrap().success());
+    let mut writer = JournalWriter::create(&dir).unwrap();
+    // The rest of the room goes to somebody else.
+    let ballast = disk.0.path().join("ballast");
+    fs::write(&ballast, vec![1; 1100 << 10]).unwrap();
+    let frames = run::frames(600);
+    let mut kept = 0;
+    let full = loop {
+        match writer.append(&frames[kept]) {
+            Ok(()) => kept += 1,
+            Err(e) => break e,
+        }
+    };
+    assert!(full.is_disk_full(), "{full:?}");
+    assert!(writer.append(&frames[kept]).unwrap_err().is_disk_full());
+    writer.sync().unwrap();
+    let (back, tail) = read_journal(&dir).unwrap();
+    assert!(same(&back, &frames[..kept]) && tail == Tail::Whole);
+    fs::remove_file(&ballast).unwrap();
+    for frame in &frames[kept..kept + 20] {
+        writer.append(frame).unwrap();
+    }
+    writer.close().unwrap();
+    assert!(same(&read_journal(&dir).unwrap().0, &frames[..kept + 20]));
+    // Sealing without room leaves the journal; with room it goes through.
+    let free = fs::metadata(dir.join(JOURNAL)).unwrap().len();
+    fs::write(&ballast, vec![1; ((1270 << 10) - free) as usize]).unwrap();
+    assert!(seal(&dir).unwrap_err().is_disk_full());
+    fs::remove_file(&ballast).unwrap();
+    seal(&dir).unwrap();
+    Record::open(&dir).unwrap();
+}
+
+#[test]
+fn a_read_only_folder_is_told_before_the_load() {
+    let disk = Mounted(TempDir::new().unwrap());
+    let Some(()) = small_disk(disk.0.path(), "4m") else { return };
+    let run = disk.0.path().join("run");
+    journal(&run, &run::frames(1));
+    let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(disk.0.path()).status();
+    assert!(remounted.unwrap().success());
+    let new = JournalWriter::create(&disk.0.path().join("other"));
+    assert!(matches!(new, Err(StoreError::ReadOnly { .. })), "{new:?}");
+    assert!(matches!(JournalWriter::recover(&run), Err(StoreError::ReadOnly { .. })));
+    assert!(matches!(seal(&run), Err(StoreError::ReadOnly { .. })));
+    assert_eq!(open_any(&run).unwrap().integrity(), &Integrity::Unsealed { tail: Tail::Whole });
+}
