@@ -84,7 +84,7 @@ pub fn make(loaded: &Loaded, devices: &[DeviceInfo], settings: &Settings) -> Res
         seed: profile.seed,
         devices: devices.iter().map(|d| planned(d, &settings.node)).collect(),
         dtype,
-        schedule: schedule(&profile, &step_of, devices.len()),
+        schedule: schedule(&profile, &steps, &step_of, devices.len()),
         limits: limits(&profile, devices),
         steps,
         warmup: profile.load.warmup.clone(),
@@ -312,7 +312,7 @@ fn parts(phase: &Phase) -> Parts {
     }
 }
 
-fn schedule(profile: &Profile, step_of: &[usize], devices: usize) -> Vec<Segment> {
+fn schedule(profile: &Profile, steps: &[StepSpec], step_of: &[usize], devices: usize) -> Vec<Segment> {
     let load = &profile.load;
     let main = load.main_phase();
     let main_parts = load.phases.get(main).map_or(
@@ -352,6 +352,12 @@ fn schedule(profile: &Profile, step_of: &[usize], devices: usize) -> Vec<Segment
         active: devices,
         pulse: None,
     };
+    // A phase without work for these devices, such as reducing alone, is left out; what it would show is then not known.
+    let works = |s: &Segment| {
+        let step = &steps[s.step];
+        let p = s.parts;
+        (p.gemms && !step.gemms.is_empty()) || (p.buckets && !step.buckets.is_empty()) || (p.memory && step.memory.0 > 0)
+    };
     let phases = load.phases.iter().enumerate().map(|(i, phase)| Segment {
         name: phase.name.clone(),
         kind: SegmentKind::Phase(i),
@@ -361,7 +367,7 @@ fn schedule(profile: &Profile, step_of: &[usize], devices: usize) -> Vec<Segment
         active: devices,
         pulse: phase.pulse,
     });
-    up.chain([warmup]).chain(phases).chain(down).collect()
+    up.chain([warmup]).chain(phases.filter(works)).chain(down).collect()
 }
 
 /// What this run cannot show, whatever happens.

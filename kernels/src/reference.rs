@@ -100,99 +100,77 @@ pub fn agree_to(
     sum: f64,
     output: f64,
 ) -> Result<(), Disagreement> {
-    // With k = 0 the inputs are empty and say nothing about m and n: one row of zeros will do.
-    let (m, n) = if k == 0 {
-        (1, c.len())
-    } else {
-        (a.len() / k, b.len() / k)
-    };
-    let fits =
-        k == 0 && a.is_empty() && b.is_empty() || k > 0 && m * k == a.len() && n * k == b.len();
-    if !fits || c.len() != m * n || want.len() != c.len() {
-        return Err(Disagreement::Length {
-            c: c.len(),
-            want: want.len(),
-            a: a.len(),
-            b: b.len(),
-            k,
-        });
-    }
+    let (m, n) = shape(c, want, a, b, k)?;
     let ku = k as f64 * sum;
     let gamma = if ku < 1.0 {
         ku / (1.0 - ku)
     } else {
         f64::INFINITY
     };
-    let rows: Vec<f64> = (0..m).map(|i| norm(a[i * k..(i + 1) * k].iter())).collect();
-    let columns: Vec<f64> = if k == 0 {
-        vec![0.0; n]
-    } else {
-        column_norms(b, n)
-    };
+    let rows: Vec<f64> = (0..m).map(|i| norm(&a[i * k..(i + 1) * k])).collect();
+    let columns = column_norms(b, n);
     let tiny = k as f64 * f64::from(f32::MIN_POSITIVE);
-    let mut count = 0;
-    let mut worst: Option<Disagreement> = None;
-    let mut excess_most = 0.0;
-    for (at, (&got, &want)) in c.iter().zip(want).enumerate() {
-        let (row, column) = (at / n, at % n);
-        let bound = gamma * rows[row] * columns[column] + output * want.abs() + tiny;
-        let error = (f64::from(got) - want).abs();
-        // Anything not finite disagrees, however wide the bound.
-        if got.is_finite() && error <= bound {
-            continue;
-        }
-        count += 1;
-        let excess = if error.is_finite() {
-            error - bound
+    let bound_at =
+        |at: usize| gamma * rows[at / n] * columns[at % n] + output * want[at].abs() + tiny;
+    let error_at = |at: usize| (f64::from(c[at]) - want[at]).abs();
+    // Anything not finite disagrees, however wide the bound, and is the worst there is.
+    let excess_at = |at: usize| {
+        if error_at(at).is_finite() {
+            error_at(at) - bound_at(at)
         } else {
             f64::INFINITY
-        };
-        if worst.is_none() || excess > excess_most {
-            excess_most = excess;
-            let relative = error / want.abs();
-            let of = c.len();
-            worst = Some(Disagreement::Values {
-                count: 0,
-                of,
-                row,
-                column,
-                got,
-                want,
-                error,
-                relative,
-                bound,
-            });
         }
-    }
-    match worst {
-        None => Ok(()),
-        Some(Disagreement::Values {
-            of,
-            row,
-            column,
-            got,
-            want,
-            error,
-            relative,
-            bound,
-            ..
-        }) => Err(Disagreement::Values {
-            count,
-            of,
-            row,
-            column,
-            got,
-            want,
-            error,
-            relative,
-            bound,
-        }),
-        Some(other) => Err(other),
-    }
+    };
+    let beyond = (0..c.len()).filter(|&at| excess_at(at) > 0.0);
+    let count = beyond.clone().count();
+    let Some(worst) = beyond.max_by(|&x, &y| excess_at(x).total_cmp(&excess_at(y))) else {
+        return Ok(());
+    };
+    Err(Disagreement::Values {
+        count,
+        of: c.len(),
+        row: worst / n,
+        column: worst % n,
+        got: c[worst],
+        want: want[worst],
+        error: error_at(worst),
+        relative: error_at(worst) / want[worst].abs(),
+        bound: bound_at(worst),
+    })
 }
 
-fn norm<'a>(values: impl Iterator<Item = &'a f32>) -> f64 {
-    values.map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+/// Rows and columns of the product, from lengths that fit.
+fn shape(
+    c: &[f32],
+    want: &[f64],
+    a: &[f32],
+    b: &[f32],
+    k: usize,
+) -> Result<(usize, usize), Disagreement> {
+    // With k = 0 the inputs are empty and say nothing about m and n: one row will do.
+    let (m, n) = if k == 0 {
+        (1, c.len())
+    } else {
+        (a.len() / k, b.len() / k)
+    };
+    if m * k == a.len() && n * k == b.len() && c.len() == m * n && want.len() == c.len() {
+        return Ok((m, n));
+    }
+    Err(Disagreement::Length {
+        c: c.len(),
+        want: want.len(),
+        a: a.len(),
+        b: b.len(),
+        k,
+    })
+}
+
+fn norm(values: &[f32]) -> f64 {
+    values
+        .iter()
+        .map(|&x| f64::from(x).powi(2))
+        .sum::<f64>()
+        .sqrt()
 }
 
 fn column_norms(b: &[f32], n: usize) -> Vec<f64> {

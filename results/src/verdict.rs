@@ -130,10 +130,11 @@ impl Verdict {
         self.findings.iter().filter(|f| f.outcome == outcome).count()
     }
 
-    /// ACCEPTED, REJECTED or INCONCLUSIVE.
+    /// ACCEPTED (a site), PASSED (anything less), REJECTED or INCONCLUSIVE.
     pub fn word(&self) -> &'static str {
         match self.outcome {
-            Outcome::Passed => "ACCEPTED",
+            Outcome::Passed if self.accepts_site => "ACCEPTED",
+            Outcome::Passed => "PASSED",
             Outcome::Failed => "REJECTED",
             Outcome::Inconclusive => "INCONCLUSIVE",
         }

@@ -69,7 +69,10 @@ impl Component {
         let found = self.find();
         if found.is_none() {
             let what = self.missing();
-            assert!(!required, "{what}; {REQUIRE_ALL} is set, so nothing is skipped");
+            assert!(
+                !required,
+                "{what}; {REQUIRE_ALL} is set, so nothing is skipped"
+            );
             let test = std::thread::current().name().unwrap_or("a test").to_owned();
             note(&format!("{test}: {what}"));
         }
@@ -86,7 +89,10 @@ fn note(line: &str) {
     let Some(path) = std::env::var_os(SKIPPED) else {
         return;
     };
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path);
     let written = file.and_then(|mut file| writeln!(file, "{line}"));
     written.unwrap_or_else(|e| panic!("cannot note a skipped test in {}: {e}", path.display()));
 }
@@ -101,8 +107,11 @@ fn program(names: &[&str]) -> Option<PathBuf> {
 
 /// The description of a driver; none where the loader is not there to read it.
 fn vulkan(libraries: &[&str], drivers: &[&str]) -> Option<PathBuf> {
-    libraries.iter().find(|folder| Path::new(folder).join("libvulkan.so.1").exists())?;
-    let named = std::env::var_os("VK_DRIVER_FILES").or_else(|| std::env::var_os("VK_ICD_FILENAMES"));
+    libraries
+        .iter()
+        .find(|folder| Path::new(folder).join("libvulkan.so.1").exists())?;
+    let named =
+        std::env::var_os("VK_DRIVER_FILES").or_else(|| std::env::var_os("VK_ICD_FILENAMES"));
     if let Some(files) = named {
         return std::env::split_paths(&files).find(|file| file.is_file());
     }
@@ -117,7 +126,11 @@ fn vulkan(libraries: &[&str], drivers: &[&str]) -> Option<PathBuf> {
     found.sort();
     // Any driver will do; Mesa's software driver is the one that needs no device.
     let software = |path: &PathBuf| path.to_string_lossy().contains("lvp_icd");
-    found.iter().find(|path| software(path)).or(found.first()).cloned()
+    found
+        .iter()
+        .find(|path| software(path))
+        .or(found.first())
+        .cloned()
 }
 
 #[cfg(test)]
@@ -131,8 +144,13 @@ mod tests {
         std::fs::write(folder.path().join("lvp_icd.json"), "{}").unwrap();
         assert_eq!(vulkan(&[path], &[path]), None);
         std::fs::write(folder.path().join("libvulkan.so.1"), "").unwrap();
-        if std::env::var_os("VK_DRIVER_FILES").is_none() && std::env::var_os("VK_ICD_FILENAMES").is_none() {
-            assert_eq!(vulkan(&[path], &[path]), Some(folder.path().join("lvp_icd.json")));
+        if std::env::var_os("VK_DRIVER_FILES").is_none()
+            && std::env::var_os("VK_ICD_FILENAMES").is_none()
+        {
+            assert_eq!(
+                vulkan(&[path], &[path]),
+                Some(folder.path().join("lvp_icd.json"))
+            );
         }
     }
 

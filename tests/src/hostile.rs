@@ -28,8 +28,15 @@ const REFUSAL_BYTES_MAX: usize = 8 << 10;
 /// The text of a refusal is not one bounded line.
 fn refused(error: &dyn std::fmt::Display) {
     let line = error.to_string();
-    assert!(!line.is_empty() && line.len() <= REFUSAL_BYTES_MAX, "{} bytes: {line:.200}", line.len());
-    assert!(!line.contains(['\n', '\r', '\u{1b}']), "not one clean line: {line:?}");
+    assert!(
+        !line.is_empty() && line.len() <= REFUSAL_BYTES_MAX,
+        "{} bytes: {line:.200}",
+        line.len()
+    );
+    assert!(
+        !line.contains(['\n', '\r', '\u{1b}']),
+        "not one clean line: {line:?}"
+    );
 }
 
 /// A profile's text.
@@ -76,7 +83,10 @@ pub fn journal(bytes: &[u8]) {
     }
     if let Some(standing) = standing {
         let verdict = verdict::judge(&standing);
-        assert!(!verdict.findings.iter().any(|f| f.why.is_empty()), "a finding without a reason");
+        assert!(
+            !verdict.findings.iter().any(|f| f.why.is_empty()),
+            "a finding without a reason"
+        );
     }
 }
 
@@ -114,7 +124,10 @@ pub fn chained<'a>(payloads: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     bytes.extend(check(&bytes));
     let mut chain = Sha256::digest(&bytes);
     for payload in payloads {
-        chain = Sha256::new().chain_update(chain).chain_update(payload).finalize();
+        chain = Sha256::new()
+            .chain_update(chain)
+            .chain_update(payload)
+            .finalize();
         let mut header = (payload.len() as u32).to_le_bytes().to_vec();
         header.extend(check(payload));
         header.extend(chain);

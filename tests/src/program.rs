@@ -33,7 +33,10 @@ pub fn binary() -> PathBuf {
 fn beside(name: &str) -> PathBuf {
     // target/<profile>/deps/<test>-<hash>
     let test = std::env::current_exe().expect("a running test has a path");
-    let profile = test.ancestors().nth(2).expect("tests lie in the target folder");
+    let profile = test
+        .ancestors()
+        .nth(2)
+        .expect("tests lie in the target folder");
     profile.join(name)
 }
 
@@ -42,7 +45,12 @@ fn beside(name: &str) -> PathBuf {
 pub fn hallmark<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(binary());
     command.args(arguments).stdin(Stdio::null());
-    for setting in ["HALLMARK_NVML", "NO_COLOR", "CLICOLOR_FORCE", "RUST_BACKTRACE"] {
+    for setting in [
+        "HALLMARK_NVML",
+        "NO_COLOR",
+        "CLICOLOR_FORCE",
+        "RUST_BACKTRACE",
+    ] {
         command.env_remove(setting);
     }
     command
@@ -71,8 +79,15 @@ impl Finished {
 
 impl std::fmt::Display for Finished {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { code, stdout, stderr } = self;
-        write!(f, "code {code:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}")
+        let Self {
+            code,
+            stdout,
+            stderr,
+        } = self;
+        write!(
+            f,
+            "code {code:?}\n--- stdout\n{stdout}\n--- stderr\n{stderr}"
+        )
     }
 }
 
@@ -139,7 +154,11 @@ pub fn json_lines(text: &str) -> Vec<Value> {
     let object = |(number, line): (usize, &str)| {
         let value: Value = serde_json::from_str(line)
             .unwrap_or_else(|e| panic!("line {} is no JSON ({e}): {line}", number + 1));
-        assert!(value.is_object(), "line {} is no object: {line}", number + 1);
+        assert!(
+            value.is_object(),
+            "line {} is no object: {line}",
+            number + 1
+        );
         value
     };
     text.lines().enumerate().map(object).collect()
@@ -153,7 +172,10 @@ impl RunFolder {
     /// # Panics
     /// The system has no room for a temporary folder.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "it makes a folder: no default value")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "it makes a folder: no default value"
+    )]
     pub fn new() -> Self {
         let folder = tempfile::Builder::new().prefix("hallmark-test-").tempdir();
         Self(folder.expect("a temporary folder can be made"))
@@ -176,7 +198,8 @@ impl RunFolder {
     /// It cannot be written.
     pub fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path().join(name);
-        std::fs::write(&path, text).unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
+        std::fs::write(&path, text)
+            .unwrap_or_else(|e| panic!("cannot write {}: {e}", path.display()));
         path
     }
 }

@@ -2,8 +2,6 @@
 //! every refusal one clear line. The fuzz targets in `fuzz/` call the same functions for longer.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
     reason = "a test, and what it is built of, fails by a panic"
 )]
 
@@ -39,10 +37,23 @@ fn corpus(seed: u64, mutants: usize, seeds: &[Vec<u8>], words: &[&[u8]], read: f
 
 #[test]
 fn no_profile_breaks_its_reader() {
-    let seeds: Vec<_> = BUILT_IN.iter().map(|(_, text)| text.as_bytes().to_vec()).collect();
+    let seeds: Vec<_> = BUILT_IN
+        .iter()
+        .map(|(_, text)| text.as_bytes().to_vec())
+        .collect();
     let words: [&[u8]; 12] = [
-        b"\"0 s\"", b"\"-1 min\"", b"\"1e400 W\"", b"nan", b"inf", b"[[criteria]]\n", b"= 18446744073709551616",
-        b"\"matmul_rate\"", b"[", b"{", b"\"\"\"", b"\xc3\xa9",
+        b"\"0 s\"",
+        b"\"-1 min\"",
+        b"\"1e400 W\"",
+        b"nan",
+        b"inf",
+        b"[[criteria]]\n",
+        b"= 18446744073709551616",
+        b"\"matmul_rate\"",
+        b"[",
+        b"{",
+        b"\"\"\"",
+        b"\xc3\xa9",
     ];
     corpus(1, 3_000, &seeds, &words, hostile::profile);
 }
@@ -50,11 +61,23 @@ fn no_profile_breaks_its_reader() {
 #[test]
 fn no_file_breaks_its_replay() {
     let seeds = [
-        b"at_s,power_draw.average (W),rack_density.rack-7 (kW)\n0,612.5,28.1\n1,,28.3\n2,613,\n".to_vec(),
+        b"at_s,power_draw.average (W),rack_density.rack-7 (kW)\n0,612.5,28.1\n1,,28.3\n2,613,\n"
+            .to_vec(),
         b"at_s,duty\r\n0,1\r\n0.1,0.5\r\n".to_vec(),
     ];
     let words: [&[u8]; 12] = [
-        b",", b"\n", b"\r\n", b"1e308", b"-1", b"nan", b"(kW)", b".", b"at_s", b"\xff", b"\xc2\xb5", b"99999999999999999999",
+        b",",
+        b"\n",
+        b"\r\n",
+        b"1e308",
+        b"-1",
+        b"nan",
+        b"(kW)",
+        b".",
+        b"at_s",
+        b"\xff",
+        b"\xc2\xb5",
+        b"99999999999999999999",
     ];
     corpus(2, 20_000, &seeds, &words, hostile::replay);
 }
@@ -64,7 +87,14 @@ fn no_message_breaks_the_pipe() {
     let mut seeds = Vec::new();
     let mut keep = |bytes: Vec<u8>| seeds.push(bytes);
     let mut worker = Vec::new();
-    protocol::send(&mut worker, &FromWorker::Idle { segment: 1, next_seq: 7 }).unwrap();
+    protocol::send(
+        &mut worker,
+        &FromWorker::Idle {
+            segment: 1,
+            next_seq: 7,
+        },
+    )
+    .unwrap();
     let broken = FromWorker::Broken {
         segment: 0,
         next_seq: 1,
@@ -77,18 +107,35 @@ fn no_message_breaks_the_pipe() {
     let order = protocol::Order {
         segment: 0,
         step: 0,
-        parts: Parts { gemms: true, buckets: false, optimizer: true, memory: false },
+        parts: Parts {
+            gemms: true,
+            buckets: false,
+            optimizer: true,
+            memory: false,
+        },
         until_ns: 1,
         coupled: true,
         first_seq: 0,
         pulse: None,
     };
     protocol::send(&mut parent, &ToWorker::Start(order)).unwrap();
-    protocol::send(&mut parent, &ToWorker::Regroup { generation: 1, members: vec![0] }).unwrap();
+    protocol::send(
+        &mut parent,
+        &ToWorker::Regroup {
+            generation: 1,
+            members: vec![0],
+        },
+    )
+    .unwrap();
     keep(parent);
     // MessagePack's long forms: a length that is far more than what follows.
     let words: [&[u8]; 6] = [
-        b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xdb\x7f\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xc0", b"\x91\x91\x91\x91",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xdb\x7f\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\xc0",
+        b"\x91\x91\x91\x91",
     ];
     corpus(3, 20_000, &seeds, &words, hostile::message);
 }
@@ -96,7 +143,10 @@ fn no_message_breaks_the_pipe() {
 /// Frames as the journal encodes them.
 fn payloads() -> Vec<Vec<u8>> {
     let frames = run::frames(12);
-    frames.iter().map(|frame| rmp_serde::to_vec_named(frame).unwrap()).collect()
+    frames
+        .iter()
+        .map(|frame| rmp_serde::to_vec_named(frame).unwrap())
+        .collect()
 }
 
 /// As [`hostile::record`] takes them.
@@ -118,14 +168,23 @@ fn what_is_chained_here_is_what_the_journal_writes() {
     }
     writer.close().unwrap();
     let written = std::fs::read(folder.path().join(JOURNAL)).unwrap();
-    let frames: Vec<_> = run::frames(3).iter().map(|f| rmp_serde::to_vec_named(f).unwrap()).collect();
-    assert!(hostile::chained(frames.iter().map(Vec::as_slice)) == written, "the layouts differ");
+    let frames: Vec<_> = run::frames(3)
+        .iter()
+        .map(|f| rmp_serde::to_vec_named(f).unwrap())
+        .collect();
+    assert!(
+        hostile::chained(frames.iter().map(Vec::as_slice)) == written,
+        "the layouts differ"
+    );
 }
 
 #[test]
 fn no_journal_breaks_its_reader() {
     let frames = payloads();
-    let seeds = [hostile::chained(frames.iter().map(Vec::as_slice)), hostile::chained([])];
+    let seeds = [
+        hostile::chained(frames.iter().map(Vec::as_slice)),
+        hostile::chained([]),
+    ];
     let words: [&[u8]; 3] = [b"HMJOURN1", b"\xff\xff\xff\xff", b"\0\0\0\0"];
     corpus(4, 1_500, &seeds, &words, hostile::journal);
 }
@@ -135,8 +194,14 @@ fn no_sound_chain_of_unsound_frames_breaks_the_fold_or_the_verdict() {
     let frames = payloads();
     let opened = listed(&frames[..1]);
     let words: [&[u8]; 8] = [
-        b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff", b"\xcb\x7f\xf0\0\0\0\0\0\0", b"\xcb\x7f\xf8\0\0\0\0\0\0",
-        b"\xdd\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff", b"\xc0", b"\0", b"\xce\xff\xff\xff\xff",
+        b"\xcf\xff\xff\xff\xff\xff\xff\xff\xff",
+        b"\xcb\x7f\xf0\0\0\0\0\0\0",
+        b"\xcb\x7f\xf8\0\0\0\0\0\0",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xc0",
+        b"\0",
+        b"\xce\xff\xff\xff\xff",
     ];
     let mut random = SplitMix64::new(5);
     hostile::record(&listed(&frames));
@@ -150,7 +215,9 @@ fn no_sound_chain_of_unsound_frames_breaks_the_fold_or_the_verdict() {
                 1 => changed.insert(chosen, changed[chosen].clone()),
                 _ => changed[chosen] = hostile::mutated(&changed[chosen], &words, &mut random),
             }
-            changed.iter_mut().for_each(|payload| payload.truncate(usize::from(u16::MAX)));
+            changed
+                .iter_mut()
+                .for_each(|payload| payload.truncate(usize::from(u16::MAX)));
         }
         let bytes = [opened.clone(), listed(&changed)].concat();
         let outcome = catch_unwind(AssertUnwindSafe(|| hostile::record(&bytes)));

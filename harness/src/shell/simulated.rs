@@ -53,6 +53,8 @@ struct Device {
     free_ns: u64,
     dead: bool,
     coupled: bool,
+    /// Its group broke; every later reduction fails at once until the survivors regroup.
+    broken: bool,
     rows: Steps,
     flushed_ns: u64,
     wait_ns: u64,
@@ -61,9 +63,9 @@ struct Device {
 struct Queued {
     submission: Submission,
     step: usize,
-    start_ns: u64,
-    /// When its own work is done; `None` for a device that hangs.
-    own_ns: Option<u64>,
+    submitted_ns: u64,
+    /// Set when the step before it has ended: its start, and when its own work is done; no such time for a device that hangs.
+    started: Option<(u64, Option<u64>)>,
 }
 
 struct Watched {
@@ -98,6 +100,7 @@ impl World {
             free_ns: 0,
             dead: false,
             coupled: false,
+            broken: false,
             rows: empty(index as u32),
             flushed_ns: 0,
             wait_ns: u64::MAX,
@@ -209,6 +212,7 @@ impl World {
                 self.members = members;
                 self.abandoned = false;
                 self.arrivals.clear();
+                self.devices.iter_mut().for_each(|d| d.broken = false);
                 self.inputs.push_back(Input::Worker(index, FromWorker::Regrouped { generation }));
             }
             ToWorker::Open { .. } | ToWorker::Prepare { .. } | ToWorker::Quit => {}
@@ -232,6 +236,7 @@ impl World {
         while !self.devices[index].dead {
             let now = self.now_ns;
             self.devices[index].wait_ns = u64::MAX;
+            moved |= self.start(index);
             match self.devices[index].driver.poll(now) {
                 Act::Submit(submission) => {
                     moved = true;
@@ -286,28 +291,37 @@ impl World {
     }
 
     fn submit(&mut self, index: usize, submission: Submission) {
-        let now = self.now_ns;
         let device = &mut self.devices[index];
-        let start_ns = device.free_ns.max(now);
-        let own_ns = device.physics.compute_ns(submission.seq, start_ns).map(|t| start_ns + t);
-        device.free_ns = own_ns.unwrap_or(u64::MAX);
         let step = device.driver.step().unwrap_or(0);
         device.queue.push_back(Queued {
             submission,
             step,
-            start_ns,
-            own_ns,
+            submitted_ns: self.now_ns,
+            started: None,
         });
+    }
+
+    /// Starts the oldest step if it has not been; whether that is news.
+    fn start(&mut self, index: usize) -> bool {
+        let device = &mut self.devices[index];
+        let Some(head) = device.queue.front_mut().filter(|q| q.started.is_none()) else {
+            return false;
+        };
+        let start_ns = device.free_ns.max(head.submitted_ns);
+        let seq = head.submission.seq;
+        let own_ns = device.physics.compute_ns(seq, start_ns).map(|t| start_ns + t);
+        head.started = Some((start_ns, own_ns));
         if let Some(at) = own_ns.filter(|_| device.coupled) {
-            self.arrivals.entry(submission.seq).or_default().insert(index as u32, at);
+            self.arrivals.entry(seq).or_default().insert(index as u32, at);
         }
+        true
     }
 
     /// The oldest step of a device, if it is known when it ends.
     fn head_done(&mut self, index: usize) -> Option<StepDone> {
         let device = &self.devices[index];
         let head = device.queue.front()?;
-        let own_ns = head.own_ns?;
+        let own_ns = head.started?.1?;
         if !device.coupled {
             return Some(self.done(index, own_ns, 0, None));
         }
@@ -320,7 +334,9 @@ impl World {
             return Some(self.done(index, end, votes, None));
         }
         let gave_up = own_ns + PATIENCE_NS;
-        (self.abandoned || self.now_ns >= gave_up).then(|| {
+        let broken = device.broken || self.abandoned || self.now_ns >= gave_up;
+        self.devices[index].broken |= broken;
+        broken.then(|| {
             let why = "other ranks did not arrive".to_owned();
             self.done(index, self.now_ns.max(own_ns), 0, Some(why))
         })
@@ -329,8 +345,8 @@ impl World {
     fn done(&self, index: usize, end_ns: u64, stop_votes: u32, fault: Option<String>) -> StepDone {
         let device = &self.devices[index];
         let (seq, start_ns, own_ns, step, parts) = device.queue.front().map_or((0, 0, 0, 0, None), |q| {
-            let own = q.own_ns.unwrap_or(q.start_ns);
-            (q.submission.seq, q.start_ns, own, q.step, Some(q.submission.parts))
+            let (start, own) = q.started.unwrap_or((q.submitted_ns, None));
+            (q.submission.seq, start, own.unwrap_or(start), q.step, Some(q.submission.parts))
         });
         let spec = &self.plan.steps[step.min(self.plan.steps.len().saturating_sub(1))];
         let gemms = parts.is_some_and(|p| p.gemms);

@@ -111,21 +111,7 @@ fn spread(groups: u64) -> [u32; 2] {
 impl Arrays {
     pub fn new(gpu: &Gpu, kernels: &Kernels, spec: &StepSpec, layout: &Layout) -> Self {
         let mut params = Params::default();
-        let matmul_params = spec
-            .gemms
-            .iter()
-            .map(|g| params.push(&[g.m, g.n, g.k, 0]))
-            .collect();
-        let audit_params = spec
-            .gemms
-            .iter()
-            .zip(&layout.first_row)
-            .map(|(g, first)| {
-                (0..layout.pairs)
-                    .map(|pair| params.push(&[g.m, g.n, key(spec.seed, Stream::R, pair), *first]))
-                    .collect()
-            })
-            .collect();
+        let (matmul_params, audit_params) = records(&mut params, spec, layout);
         let flip_params = params.push(&[0; 4]);
         let mut record = |_| params.push(&[0; 4]);
         let addend_params = (0..SLOTS)
@@ -261,6 +247,26 @@ impl Arrays {
         pass.set_bind_group(0, &self.flip_bind, &[self.flip_params]);
         pass.dispatch_workgroups(1, 1, 1);
     }
+}
+
+/// Records of each matmul, and of its audit by pair.
+fn records(params: &mut Params, spec: &StepSpec, layout: &Layout) -> (Vec<u32>, Vec<Vec<u32>>) {
+    let matmul_params = spec
+        .gemms
+        .iter()
+        .map(|g| params.push(&[g.m, g.n, g.k, 0]))
+        .collect();
+    let audit_params = spec
+        .gemms
+        .iter()
+        .zip(&layout.first_row)
+        .map(|(g, first)| {
+            (0..layout.pairs)
+                .map(|pair| params.push(&[g.m, g.n, key(spec.seed, Stream::R, pair), *first]))
+                .collect()
+        })
+        .collect();
+    (matmul_params, audit_params)
 }
 
 /// Records that [`Arrays::new`] pushes.

@@ -53,45 +53,11 @@ impl Layout {
             });
         }
         let range = range(spec)?;
-        let limits = &gpu.limits;
-        let binding_max = limits
-            .max_storage_buffer_binding_size
-            .min(limits.max_buffer_size);
+        let binding_max = binding_max(gpu);
         let [a, b, c] = spec.largest();
         let size = spec.dtype.bytes();
         let operand_bytes = [a * size, b * size, c * 4];
-        let refuse = |what: String| KernelError::Device {
-            device: info.id.clone(),
-            what,
-        };
-        if let Some(bytes) = operand_bytes.into_iter().find(|b| *b > binding_max) {
-            return Err(refuse(format!(
-                "a matrix of the step has {bytes} B, one binding takes {binding_max} B; use smaller matmuls"
-            )));
-        }
-        if let Some(bucket) = spec.buckets.iter().find(|b| b.bytes.0 > binding_max) {
-            return Err(refuse(format!(
-                "a gradient bucket has {} B, one binding takes {binding_max} B; use smaller buckets",
-                bucket.bytes.0
-            )));
-        }
-        let groups_max = limits.max_compute_workgroups_per_dimension;
-        let side = |g: &&hallmark_profiles::workload::Gemm| {
-            g.m.div_ceil(16) > groups_max || g.n.div_ceil(64) > groups_max
-        };
-        if let Some(gemm) = spec.gemms.iter().find(side) {
-            return Err(refuse(format!(
-                "matmul {gemm} needs more than {groups_max} workgroups along a side; use smaller m or n"
-            )));
-        }
-        // Each matmul can be followed by its audit, and the tail has three phases.
-        let queries = 2 * (2 * spec.gemms.len() as u64 + 3);
-        if queries > u64::from(QUERIES_MAX) {
-            return Err(refuse(format!(
-                "a step of {} matmuls needs {queries} timestamps, a query set holds {QUERIES_MAX}; use fewer matmuls per step",
-                spec.gemms.len()
-            )));
-        }
+        let queries = within_limits(spec, info, gpu, operand_bytes)?;
         let mut first_row = Vec::with_capacity(spec.gemms.len());
         let mut rows = 0_u64;
         for gemm in &spec.gemms {
@@ -134,6 +100,57 @@ impl Layout {
     pub fn rows_at(&self, gemm: usize) -> usize {
         self.queries as usize * 8 + self.first_row[gemm] as usize * 4
     }
+}
+
+/// Most bytes that one binding takes.
+fn binding_max(gpu: &Gpu) -> u64 {
+    let limits = &gpu.limits;
+    limits
+        .max_storage_buffer_binding_size
+        .min(limits.max_buffer_size)
+}
+
+/// Refuses what no binding, dispatch or query set of the device takes; returns the timestamps a step needs.
+fn within_limits(
+    spec: &StepSpec,
+    info: &DeviceInfo,
+    gpu: &Gpu,
+    operand_bytes: [u64; 3],
+) -> Result<u64, KernelError> {
+    let binding_max = binding_max(gpu);
+    let refuse = |what: String| KernelError::Device {
+        device: info.id.clone(),
+        what,
+    };
+    if let Some(bytes) = operand_bytes.into_iter().find(|b| *b > binding_max) {
+        return Err(refuse(format!(
+            "a matrix of the step has {bytes} B, one binding takes {binding_max} B; use smaller matmuls"
+        )));
+    }
+    if let Some(bucket) = spec.buckets.iter().find(|b| b.bytes.0 > binding_max) {
+        return Err(refuse(format!(
+            "a gradient bucket has {} B, one binding takes {binding_max} B; use smaller buckets",
+            bucket.bytes.0
+        )));
+    }
+    let groups_max = gpu.limits.max_compute_workgroups_per_dimension;
+    let side = |g: &&hallmark_profiles::workload::Gemm| {
+        g.m.div_ceil(16) > groups_max || g.n.div_ceil(64) > groups_max
+    };
+    if let Some(gemm) = spec.gemms.iter().find(side) {
+        return Err(refuse(format!(
+            "matmul {gemm} needs more than {groups_max} workgroups along a side; use smaller m or n"
+        )));
+    }
+    // Each matmul can be followed by its audit, and the tail has three phases.
+    let queries = 2 * (2 * spec.gemms.len() as u64 + 3);
+    if queries > u64::from(QUERIES_MAX) {
+        return Err(refuse(format!(
+            "a step of {} matmuls needs {queries} timestamps, a query set holds {QUERIES_MAX}; use fewer matmuls per step",
+            spec.gemms.len()
+        )));
+    }
+    Ok(queries)
 }
 
 /// The one operand range that is exact for every matmul of the step: they read the same buffers.

@@ -8,7 +8,7 @@ use super::words;
 use crate::frame::{Provenance, SeriesKind, Table, What};
 use crate::plan::{PlannedDevice, SegmentKind};
 use crate::standing::window::{DeviceWindow, Window};
-use crate::verdict::{Observed, Outcome};
+use crate::verdict::{Finding, Observed, Outcome};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::Unit;
 use std::collections::BTreeMap;
@@ -56,9 +56,12 @@ pub fn ranks(story: &Story<'_>, window: &Window) -> usize {
 /// Rates of a device's whole blocks inside a window, FLOP/s.
 pub fn block_rates(window: &Window, device: &DeviceWindow, now_ns: u64) -> Vec<f64> {
     let end = window.end_ns.unwrap_or(now_ns).max(window.start_ns);
-    let rates = device.blocks.as_ref().and_then(|b| b.rates(window.start_ns, end).ok());
+    let rates = device
+        .blocks
+        .as_ref()
+        .and_then(|b| b.rates(window.start_ns, end).ok());
     // Blocks that could not be kept have no picture; the verdict says why.
-    rates.unwrap_or_else(Vec::new)
+    rates.unwrap_or_default()
 }
 
 /// The middle value, the mean of the two middle ones; `None` without finite values.
@@ -136,7 +139,21 @@ fn device<'a>(
     let worst = said.iter().max_by_key(|(_, o)| o.outcome);
     let found = worst
         .filter(|(_, o)| o.outcome != Outcome::Passed)
-        .map(|(gate, o)| format!("{}: {}", words::spoken(gate), clean(&o.why)));
+        .map(|(f, o)| {
+            let said = if o.why.is_empty() {
+                let seen = o
+                    .estimate
+                    .map(|e| words::value(e.value, f.criterion.metric, e.unit));
+                format!(
+                    "{}, limit {}",
+                    seen.unwrap_or_else(|| "no evidence".to_owned()),
+                    words::limit(f)
+                )
+            } else {
+                words::beside(&o.place, &o.why)
+            };
+            format!("{}: {said}", words::spoken(&f.criterion.name))
+        });
     let plan = &standing.opened().plan;
     let peers: Vec<f64> = plan
         .devices
@@ -179,10 +196,10 @@ fn device<'a>(
 }
 
 /// What the verdict says of a device: gate and observation.
-fn observations<'a>(story: &Story<'a>, index: usize) -> Vec<(&'a str, &'a Observed)> {
+fn observations<'a>(story: &Story<'a>, index: usize) -> Vec<(&'a Finding, &'a Observed)> {
     let findings = story.verdict.findings.iter();
     findings
-        .flat_map(|f| f.places.iter().map(move |o| (f.criterion.name.as_str(), o)))
+        .flat_map(|f| f.places.iter().map(move |o| (f, o)))
         .filter(|(_, o)| o.device == Some(index as u32))
         .collect()
 }

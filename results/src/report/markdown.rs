@@ -96,7 +96,7 @@ fn punch(story: &Story<'_>) -> String {
             "- [ ] **{}** {}: {}",
             words::action(p.action),
             markdown(&p.place),
-            markdown(&p.why)
+            markdown(&words::beside(&p.place, &p.why))
         )
     });
     format!("## To do\n\n{}", items.collect::<Vec<_>>().join("\n"))

@@ -74,7 +74,7 @@ fn the_text_ends_with_the_verdict_and_fits_its_columns() {
         last.lines()
             .last()
             .unwrap()
-            .starts_with("✓ ACCEPTED   smoke passed: accepts no site"),
+            .starts_with("✓ PASSED   smoke passed: accepts no site"),
         "{last}"
     );
 }

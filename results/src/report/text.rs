@@ -294,7 +294,7 @@ fn labelled_lines(story: &Story<'_>, columns: usize, paint: Paint) -> Vec<String
     let open: Vec<&Finding> = verdict
         .findings
         .iter()
-        .filter(|f| f.outcome != Outcome::Passed)
+        .filter(|f| f.outcome != Outcome::Passed && f.why != verdict.sentence)
         .collect();
     for (index, finding) in open.iter().take(SHOWN).enumerate() {
         let text = format!(
@@ -360,7 +360,7 @@ fn notes(story: &Story<'_>) -> Vec<String> {
 
 fn punch_lines(story: &Story<'_>) -> Vec<String> {
     let line = |p: &crate::verdict::Punch| {
-        let (place, why) = (clean(&p.place), clean(&p.why));
+        let (place, why) = (clean(&p.place), words::beside(&p.place, &p.why));
         format!("{} {place}: {why}", words::action(p.action))
     };
     story.verdict.punch.iter().map(line).collect()

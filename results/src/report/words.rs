@@ -19,11 +19,24 @@ pub fn spoken(name: &str) -> String {
     clean(&name.replace(['-', '_'], " "))
 }
 
-/// With a capital first letter, for headings and row titles.
+/// With a capital first letter, for headings and row titles; a name such as `cpu0` or `idle_gap` stays as it is.
 pub fn capital(text: &str) -> String {
+    let first_word = text.split([' ', ':', ',']).next().unwrap_or_default();
+    if first_word.contains(|c: char| c.is_ascii_digit() || c == '_') {
+        return text.to_owned();
+    }
     let mut chars = text.chars();
     let first = chars.next().map(char::to_uppercase);
     first.into_iter().flatten().chain(chars).collect()
+}
+
+/// A reason without the place's own name in front of it, where that is said already.
+pub fn beside(place: &str, why: &str) -> String {
+    let (place, why) = (clean(place), clean(why));
+    let rest = why
+        .strip_prefix(&place)
+        .and_then(|rest| rest.strip_prefix(": "));
+    rest.map_or_else(|| why.clone(), str::to_owned)
 }
 
 /// A metric as people call it.

@@ -167,8 +167,8 @@ impl Sheet {
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be written.
-    pub fn finish(mut self) -> Result<FileEntry, StoreError> {
-        self.writer.finish().map_err(|e| write_error(&self.path, e))?;
+    pub fn finish(self) -> Result<FileEntry, StoreError> {
+        // Taking the inner writer out writes the footer first.
         let pending = self.writer.into_inner().map_err(|e| write_error(&self.path, e))?;
         pending.finish(self.rows)
     }

@@ -334,5 +334,12 @@ fn not_measured(standing: &Standing, absent: Vec<String>) -> Vec<NotMeasured> {
         why: limit.clone(),
         remedy: String::new(),
     });
-    declared.chain(events).chain(limits).collect()
+    let mut all: Vec<NotMeasured> = Vec::new();
+    for one in declared.chain(events).chain(limits) {
+        // A sensor may say the same at every start.
+        if !all.contains(&one) {
+            all.push(one);
+        }
+    }
+    all
 }

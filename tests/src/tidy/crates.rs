@@ -8,13 +8,27 @@ const KNOWS: [(&str, &[&str]); 4] = [
     ("profiles", &[]),
     ("kernels", &["hallmark-profiles"]),
     ("results", &["hallmark-profiles"]),
-    ("harness", &["hallmark-profiles", "hallmark-kernels", "hallmark-results"]),
+    (
+        "harness",
+        &["hallmark-profiles", "hallmark-kernels", "hallmark-results"],
+    ),
 ];
 
 /// What only one crate may depend on: devices are the kernels', the world is the harness'.
 const KEPT: [(&str, &[&str]); 2] = [
     ("kernels", &["wgpu", "cudarc"]),
-    ("harness", &["nvml-wrapper", "nvml-wrapper-sys", "clap", "ratatui", "tokio", "tonic", "signal-hook"]),
+    (
+        "harness",
+        &[
+            "nvml-wrapper",
+            "nvml-wrapper-sys",
+            "clap",
+            "ratatui",
+            "tokio",
+            "tonic",
+            "signal-hook",
+        ],
+    ),
 ];
 
 /// Judges one crate's manifest; `folder` is its place in the repository.
@@ -31,18 +45,28 @@ pub fn directions(folder: &str, manifest: &str) -> Vec<Complaint> {
         Err(e) => return vec![complaint(format!("no TOML: {}", e.message()))],
     };
     let Some((_, known)) = KNOWS.iter().find(|(name, _)| *name == folder) else {
-        return vec![complaint("a crate that the plan of the house does not name".to_owned())];
+        return vec![complaint(
+            "a crate that the plan of the house does not name".to_owned(),
+        )];
     };
     let mut complaints = Vec::new();
     for name in dependencies(&table) {
         let is_sibling = name == "hallmark" || name.starts_with("hallmark-");
         if is_sibling && !known.contains(&name.as_str()) {
-            let allowed = if known.is_empty() { "no sibling".to_owned() } else { known.join(", ") };
-            complaints.push(complaint(format!("depends on {name}; {folder} may know {allowed}")));
+            let allowed = if known.is_empty() {
+                "no sibling".to_owned()
+            } else {
+                known.join(", ")
+            };
+            complaints.push(complaint(format!(
+                "depends on {name}; {folder} may know {allowed}"
+            )));
         }
         let keeper = KEPT.iter().find(|(_, kept)| kept.contains(&name.as_str()));
         if let Some((keeper, _)) = keeper.filter(|(keeper, _)| *keeper != folder) {
-            complaints.push(complaint(format!("depends on {name}, which only {keeper} may")));
+            complaints.push(complaint(format!(
+                "depends on {name}, which only {keeper} may"
+            )));
         }
     }
     complaints

@@ -17,7 +17,8 @@ pub fn file_length(file: &File) -> Vec<Complaint> {
     if lines <= FILE_LINES_MAX || !WRITTEN.iter().any(|ending| file.path.ends_with(ending)) {
         return Vec::new();
     }
-    let what = format!("{lines} lines; a file has at most {FILE_LINES_MAX}: split it by what it decides");
+    let what =
+        format!("{lines} lines; a file has at most {FILE_LINES_MAX}: split it by what it decides");
     vec![complaint(file, 1, what)]
 }
 
@@ -32,7 +33,8 @@ pub fn function_lengths(file: &File) -> Vec<Complaint> {
         let (first, last) = (line_of(code, at), line_of(code, end - 1));
         let lines = last - first + 1;
         (lines > FUNCTION_LINES_MAX).then(|| {
-            let what = format!("`{name}` has {lines} lines; a function has at most {FUNCTION_LINES_MAX}");
+            let what =
+                format!("`{name}` has {lines} lines; a function has at most {FUNCTION_LINES_MAX}");
             complaint(file, first, what)
         })
     });

@@ -42,11 +42,13 @@ pub fn words<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 
     let named = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_alphanumeric() || *b == b'_');
     let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_');
     let (first, last) = (word.bytes().next(), word.bytes().last());
-    text.match_indices(word).map(|(at, _)| at).filter(move |at| {
-        let before = at.checked_sub(1).and_then(|at| bytes.get(at));
-        let after = bytes.get(at + word.len());
-        !(edge(first) && named(before) || edge(last) && named(after))
-    })
+    text.match_indices(word)
+        .map(|(at, _)| at)
+        .filter(move |at| {
+            let before = at.checked_sub(1).and_then(|at| bytes.get(at));
+            let after = bytes.get(at + word.len());
+            !(edge(first) && named(before) || edge(last) && named(after))
+        })
 }
 
 /// The byte after the brace that closes the one at `open`.
@@ -73,8 +75,9 @@ pub fn closing(code: &str, open: usize) -> Option<usize> {
 pub fn test_modules(code: &str) -> Vec<String> {
     let declared = test_items(code).filter_map(|(_, item)| {
         let item = code.get(item)?.trim();
-        let item = item.strip_prefix("pub ").unwrap_or(item);
-        let name = item.strip_prefix("mod ")?.strip_suffix(';')?;
+        // Whatever its visibility.
+        let at = words(item, "mod").next()?;
+        let name = item.get(at + 3..)?.strip_suffix(';')?;
         Some(name.trim().to_owned())
     });
     declared.collect()
@@ -247,7 +250,18 @@ let f = br"panic!()"; let g = '}'; let h = 'é'; let r#type = 1; bar"x""####;
 
     #[test]
     fn unfinished_literals_end_with_the_text() {
-        for text in ["\"abc", "r#\"abc\"", "/* a", "'\\", "b\"\\", "//", "'", "r", "#[cfg(test", "#[cfg(test)]"] {
+        for text in [
+            "\"abc",
+            "r#\"abc\"",
+            "/* a",
+            "'\\",
+            "b\"\\",
+            "//",
+            "'",
+            "r",
+            "#[cfg(test",
+            "#[cfg(test)]",
+        ] {
             assert_eq!(Source::new(text).code.len(), text.len(), "{text}");
         }
     }
@@ -256,18 +270,36 @@ let f = br"panic!()"; let g = '}'; let h = 'é'; let r#type = 1; bar"x""####;
     fn what_is_for_tests_only_is_not_shipped() {
         let text = "fn a() {}\n#[cfg(test)]\n#[cfg(unix)]\nmod tests {\n fn b() {}\n}\nfn c() {}\n\
                     #[cfg(all(test, unix))]\nuse d::e;\nfn f() {}\n#[cfg(not(test))]\nfn g() {}\n\
-                    #[cfg(test)]\nmod probe;\n#[cfg(test)]\npub mod sample;\n";
+                    #[cfg(test)]\nmod probe;\n#[cfg(test)]\npub(crate) mod sample;\n";
         let source = Source::new(text);
-        for (name, shipped) in [("a()", true), ("b()", false), ("c()", true), ("d::e", false), ("f()", true), ("g()", true)] {
-            assert_eq!(source.shipped.contains(name), shipped, "{name}: {}", source.shipped);
+        for (name, shipped) in [
+            ("a()", true),
+            ("b()", false),
+            ("c()", true),
+            ("d::e", false),
+            ("f()", true),
+            ("g()", true),
+        ] {
+            assert_eq!(
+                source.shipped.contains(name),
+                shipped,
+                "{name}: {}",
+                source.shipped
+            );
         }
         assert_eq!(test_modules(&source.code), ["probe", "sample"]);
     }
 
     #[test]
     fn a_word_is_not_found_inside_a_name() {
-        assert_eq!(words("panic!( my_panic!( std::panic!(", "panic!(").count(), 2);
-        assert_eq!(words("Instant::now Instant::nowhere", "Instant::now").count(), 1);
+        assert_eq!(
+            words("panic!( my_panic!( std::panic!(", "panic!(").count(),
+            2
+        );
+        assert_eq!(
+            words("Instant::now Instant::nowhere", "Instant::now").count(),
+            1
+        );
         assert_eq!(line_of("a\nb\n", 2), 2);
     }
 }

@@ -6,7 +6,14 @@ use super::source::{Source, test_modules};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-const LEFT_OUT: [&str; 6] = ["target", ".git", "runs", "artifacts", "corpus-found", "node_modules"];
+const LEFT_OUT: [&str; 6] = [
+    "target",
+    ".git",
+    "runs",
+    "artifacts",
+    "corpus-found",
+    "node_modules",
+];
 const ENDINGS: [&str; 14] = [
     "rs", "toml", "md", "wgsl", "cu", "ptx", "html", "css", "js", "svg", "sh", "json", "csv", "yml",
 ];
@@ -76,8 +83,14 @@ impl Tree {
 fn collect(root: &Path, folder: &Path, files: &mut Vec<File>) {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     for entry in entries {
-        let path = entry.unwrap_or_else(|e| panic!("{}: {e}", folder.display())).path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let path = entry
+            .unwrap_or_else(|e| panic!("{}: {e}", folder.display()))
+            .path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         if path.is_symlink() || LEFT_OUT.contains(&name.as_str()) {
             continue;
         }
@@ -103,7 +116,11 @@ fn mark_test_modules(files: &mut [File]) {
         let Some(source) = &file.source else { continue };
         let stem = file.path.strip_suffix(".rs").unwrap_or(&file.path);
         let (folder, name) = stem.rsplit_once('/').unwrap_or(("", stem));
-        let base = if matches!(name, "lib" | "main") { folder } else { stem };
+        let base = if matches!(name, "lib" | "main") {
+            folder
+        } else {
+            stem
+        };
         for module in test_modules(&source.code) {
             modules.insert(format!("{base}/{module}"));
         }
@@ -138,7 +155,11 @@ mod tests {
         write("target/x.rs", "");
         write("a/picture.png", "");
         let tree = Tree::below(root.path());
-        let found: Vec<_> = tree.files.iter().map(|f| (f.path.as_str(), f.is_test)).collect();
+        let found: Vec<_> = tree
+            .files
+            .iter()
+            .map(|f| (f.path.as_str(), f.is_test))
+            .collect();
         let wanted = [
             ("a/src/lib.rs", false),
             ("a/src/real.rs", false),

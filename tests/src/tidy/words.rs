@@ -16,7 +16,10 @@ const BEFORE_A_PATH: &str = " \t\n\"'`(<=:,[";
 pub fn opening(file: &File) -> Vec<Complaint> {
     let missing = file.source.is_some() && !file.text.starts_with("//! ");
     let what = "opens without `//!`: say what it decides and what it refuses";
-    missing.then(|| complaint(file, 1, what)).into_iter().collect()
+    missing
+        .then(|| complaint(file, 1, what))
+        .into_iter()
+        .collect()
 }
 
 /// A file is named for the thing it holds.
@@ -26,7 +29,10 @@ pub fn file_name(file: &File) -> Vec<Complaint> {
     let stem = name.split('.').next().unwrap_or_default();
     let nameless = file.source.is_some() && NAMELESS.contains(&stem);
     let what = format!("`{name}` names nothing; call it by the thing it holds");
-    nameless.then(|| complaint(file, 1, what)).into_iter().collect()
+    nameless
+        .then(|| complaint(file, 1, what))
+        .into_iter()
+        .collect()
 }
 
 /// Time is asked in two files.
@@ -77,7 +83,12 @@ pub fn unfinished(file: &File) -> Vec<Complaint> {
     };
     let what = |word: &str| format!("`{word}`: finish it or leave it out");
     let mut complaints = found(file, &source.comments, &["TODO", "FIXME", "XXX"], what);
-    complaints.extend(found(file, &source.code, &["todo!", "unimplemented!"], what));
+    complaints.extend(found(
+        file,
+        &source.code,
+        &["todo!", "unimplemented!"],
+        what,
+    ));
     complaints
 }
 
@@ -112,7 +123,9 @@ pub fn places(file: &File) -> Vec<Complaint> {
     }
     for host in &hosts {
         complaints.extend(words(&file.text, host).map(|at| {
-            let what = format!("`{host}` is a registry's host; where packages come from is the user's choice");
+            let what = format!(
+                "`{host}` is a registry's host; where packages come from is the user's choice"
+            );
             complaint(file, line_of(&file.text, at), what)
         }));
     }
@@ -126,7 +139,12 @@ fn shipped(file: &File, wanted: &[&str], what: impl Fn(&str) -> String) -> Vec<C
     }
 }
 
-fn found(file: &File, text: &str, wanted: &[&str], what: impl Fn(&str) -> String) -> Vec<Complaint> {
+fn found(
+    file: &File,
+    text: &str,
+    wanted: &[&str],
+    what: impl Fn(&str) -> String,
+) -> Vec<Complaint> {
     let mut complaints: Vec<Complaint> = Vec::new();
     for word in wanted {
         let places = words(text, word);

@@ -2,8 +2,9 @@
 //!
 //! A column that no device has a value for is not shown; the line below names it as not measured.
 
-use super::super::plain::reading::{DeviceReading, State};
+use super::super::plain::reading::{DeviceReading, Reading, State};
 use super::super::plain::words;
+use super::gates;
 use super::ink::{self, BAD, BOLD, PLAIN, QUIET};
 use super::screen::Scene;
 use super::spark::Axis;
@@ -55,13 +56,15 @@ pub enum Mark {
 }
 
 /// How each device stands, in the plan's order.
-pub fn marks(devices: &[DeviceReading], verdict: Option<&Verdict>) -> Vec<Mark> {
+pub fn marks(
+    reading: &Reading<'_>,
+    devices: &[DeviceReading],
+    verdict: Option<&Verdict>,
+) -> Vec<Mark> {
     let mut worst: Vec<Option<Outcome>> = vec![None; devices.len()];
-    for place in verdict
-        .iter()
-        .flat_map(|v| &v.findings)
-        .flat_map(|f| &f.places)
-    {
+    let findings = verdict.iter().flat_map(|v| &v.findings);
+    let decided = findings.filter(|f| !gates::is_pending(reading, f));
+    for place in decided.flat_map(|f| &f.places) {
         if let Some(slot) = place.device.and_then(|d| worst.get_mut(d as usize)) {
             *slot = (*slot).max(Some(place.outcome));
         }

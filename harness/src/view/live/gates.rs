@@ -1,5 +1,6 @@
 //! The running gates: what each has shown so far, against its limit. It repeats the verdict and judges nothing.
 
+use super::super::plain::reading::Reading;
 use super::super::plain::words;
 use super::ink::{self, BOLD, PLAIN, QUIET, UNSURE};
 use super::screen::Scene;
@@ -7,12 +8,14 @@ use hallmark_profiles::criterion::{Criterion, Reference};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::quantity::Quantity;
 use hallmark_profiles::units::{Unit, human};
-use hallmark_results::plan::SegmentKind;
 use hallmark_results::verdict::{Finding, Outcome};
 use ratatui::style::Style;
 use ratatui::text::{Line, Span};
 
 const NBSP: char = '\u{a0}';
+
+/// Columns of a gate's name.
+const NAME: usize = 11;
 
 /// Ratios that are a part of a whole: people read them in per cent.
 const SHARES: [Metric; 6] = [
@@ -96,30 +99,28 @@ fn trimmed(text: &str) -> String {
     )
 }
 
-/// Whether the phase that a finding judges is still to come or to end: what it lacks may yet arrive.
-pub fn is_pending(scene: &Scene<'_>, finding: &Finding) -> bool {
-    let standing = scene.reading.standing;
-    let phase = standing
-        .profile()
-        .load
-        .phases
-        .iter()
-        .position(|p| p.name == finding.phase);
-    let Some(phase) = phase else {
-        return standing.closed().is_none();
+/// Figures that only grow while a phase lasts: below their limit until it ends says nothing yet.
+const GROWING: [Metric; 3] = [Metric::Duty, Metric::StepsCompleted, Metric::AuditExposure];
+
+/// Whether what a finding lacks may yet arrive: its phase is still to come or to end.
+pub fn is_pending(reading: &Reading<'_>, finding: &Finding) -> bool {
+    let growing = finding.at_least.is_some() && GROWING.contains(&finding.criterion.metric);
+    let open = match finding.outcome {
+        Outcome::Passed => false,
+        Outcome::Inconclusive => true,
+        Outcome::Failed => growing,
     };
-    let over = standing
-        .phase_window(phase)
-        .is_some_and(|w| w.end_ns.is_some());
-    let current = scene
-        .reading
-        .segment()
-        .is_some_and(|s| s.kind == SegmentKind::Phase(phase));
-    finding.outcome == Outcome::Inconclusive && (!over || current)
+    let standing = reading.standing;
+    let phases = &standing.profile().load.phases;
+    let Some(phase) = phases.iter().position(|p| p.name == finding.phase) else {
+        return open && standing.closed().is_none();
+    };
+    let window = standing.phase_window(phase);
+    open && window.is_none_or(|w| w.end_ns.is_none())
 }
 
 fn glyph(scene: &Scene<'_>, finding: &Finding) -> (&'static str, Style) {
-    if is_pending(scene, finding) && finding.outcome == Outcome::Inconclusive {
+    if is_pending(&scene.reading, finding) {
         return ("…", UNSURE);
     }
     ink::outcome(finding.outcome)
@@ -129,9 +130,9 @@ fn glyph(scene: &Scene<'_>, finding: &Finding) -> (&'static str, Style) {
 fn sorted<'a>(scene: &Scene<'a>) -> Vec<&'a Finding> {
     let mut findings: Vec<&Finding> = scene.verdict.iter().flat_map(|v| &v.findings).collect();
     let rank = |f: &Finding| match f.outcome {
+        _ if is_pending(&scene.reading, f) => 2,
         Outcome::Failed => 0,
-        Outcome::Inconclusive if !is_pending(scene, f) => 1,
-        Outcome::Inconclusive => 2,
+        Outcome::Inconclusive => 1,
         Outcome::Passed => 3,
     };
     findings.sort_by_key(|f| rank(f));
@@ -163,7 +164,7 @@ pub fn overview(scene: &Scene<'_>, columns: usize, rows: usize) -> Vec<Line<'sta
         let lead = if passed { "✓" } else { " " };
         let text = format!(" {lead} {} more", rest.len());
         cells.push(vec![
-            Span::styled(ink::left(&text, 17), QUIET),
+            Span::styled(ink::left(&text, 3 + NAME + 1), QUIET),
             Span::styled("press g", QUIET),
         ]);
     }
@@ -191,14 +192,16 @@ fn cell(scene: &Scene<'_>, finding: &Finding, wide: usize) -> Vec<Span<'static>>
     let (shape, style) = glyph(scene, finding);
     let decided = finding.outcome != Outcome::Passed;
     let text = if decided { PLAIN } else { QUIET };
+    // Wider cells give the figure more room.
+    let figure = if wide < 44 { 11 } else { 13 };
     let mut spans = vec![
         Span::styled(format!(" {shape} "), style),
         Span::styled(
-            ink::left(&words::spoken(&finding.criterion.name), 12) + " ",
+            ink::left(&words::spoken(&finding.criterion.name), NAME) + " ",
             text,
         ),
         Span::styled(
-            ink::left(&observed(finding), 12) + " ",
+            ink::left(&observed(finding), figure) + " ",
             if finding.outcome == Outcome::Failed {
                 BOLD
             } else {
@@ -206,7 +209,7 @@ fn cell(scene: &Scene<'_>, finding: &Finding, wide: usize) -> Vec<Span<'static>>
             },
         ),
     ];
-    let used = 3 + 13 + 13;
+    let used = 3 + NAME + 1 + figure + 1;
     let rest = wide.saturating_sub(used);
     let limit = limit(finding);
     let place = finding
@@ -253,7 +256,12 @@ pub fn page(scene: &Scene<'_>, columns: usize) -> Vec<Line<'static>> {
         ];
         lines.push(ink::line(spans, columns));
         let phase = words::spoken(&finding.phase);
-        let why = format!("{}: {}", phase, words::clean(&finding.why));
+        let lead = if phase.is_empty() {
+            phase
+        } else {
+            phase + ": "
+        };
+        let why = lead + &words::clean(&finding.why);
         let rows = ink::wrap(&why, columns.saturating_sub(4));
         lines.extend(
             rows.into_iter()

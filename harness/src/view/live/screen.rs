@@ -14,7 +14,7 @@ use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::{Unit, human};
 use hallmark_results::frame::Event;
 use hallmark_results::plan::SegmentKind;
-use hallmark_results::verdict::{Outcome, Verdict};
+use hallmark_results::verdict::{Finding, Outcome, Verdict};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 use ratatui::text::{Line, Span};
@@ -32,7 +32,7 @@ pub struct Scene<'a> {
 impl<'a> Scene<'a> {
     pub fn new(reading: Reading<'a>, verdict: Option<&'a Verdict>, folder: &'a str) -> Self {
         let devices = reading.devices();
-        let marks = devices::marks(&devices, verdict);
+        let marks = devices::marks(&reading, &devices, verdict);
         Self {
             reading,
             devices,
@@ -274,46 +274,10 @@ fn title(scene: &Scene<'_>, columns: usize) -> Line<'static> {
 
 /// The running verdict, and what the run is at.
 fn verdict(scene: &Scene<'_>, columns: usize) -> Line<'static> {
-    let judged = scene.verdict.map(|v| {
-        (
-            v,
-            v.findings
-                .iter()
-                .all(|f| f.outcome == Outcome::Passed || gates::is_pending(scene, f)),
-        )
-    });
-    let start = match judged {
-        None => vec![Span::styled("… not judged yet", QUIET)],
-        Some((verdict, _)) if verdict.outcome == Outcome::Failed => {
-            vec![
-                Span::styled("✕ failing  ", BAD),
-                Span::styled(words::clean(&verdict.sentence), BOLD),
-            ]
-        }
-        Some((verdict, all_pending)) if verdict.outcome == Outcome::Inconclusive && all_pending => {
-            let open = verdict.count(Outcome::Inconclusive);
-            let held = verdict.count(Outcome::Passed);
-            vec![
-                Span::styled("… open  ", UNSURE),
-                Span::raw(format!(
-                    "no gate has failed; {held} hold so far, {open} need more time"
-                )),
-            ]
-        }
-        Some((verdict, _)) if verdict.outcome == Outcome::Inconclusive => {
-            vec![
-                Span::styled("◇ inconclusive  ", UNSURE),
-                Span::styled(words::clean(&verdict.sentence), BOLD),
-            ]
-        }
-        Some((verdict, _)) => {
-            let held = verdict.count(Outcome::Passed);
-            vec![
-                Span::styled("✓ holding  ", BOLD),
-                Span::raw(format!("all {held} gates hold so far")),
-            ]
-        }
-    };
+    let start = scene.verdict.map_or_else(
+        || vec![Span::styled("… not judged yet", QUIET)],
+        |verdict| standing(scene, verdict),
+    );
     let end = match scene.reading.stopping() {
         Some(_) => Span::styled("stopping, then seals", UNSURE),
         None if scene.lost() > 0 && scene.lost() < scene.devices.len() => {
@@ -322,6 +286,37 @@ fn verdict(scene: &Scene<'_>, columns: usize) -> Line<'static> {
         None => Span::raw(""),
     };
     ink::ends(start, vec![end], columns)
+}
+
+/// What the gates come to so far; those that wait for their phase to end decide nothing yet.
+fn standing(scene: &Scene<'_>, verdict: &Verdict) -> Vec<Span<'static>> {
+    let decided = |outcome: Outcome| {
+        let mut found = verdict.findings.iter().filter(|f| f.outcome == outcome);
+        found.find(|f| !gates::is_pending(&scene.reading, f))
+    };
+    let pending = |f: &&Finding| gates::is_pending(&scene.reading, f);
+    let open = verdict.findings.iter().filter(pending).count();
+    let held = verdict.count(Outcome::Passed);
+    // The sentence tells of the first finding, which may be one that still waits.
+    let reason = |finding: &Finding| {
+        let text = match verdict.findings.first() {
+            Some(first) if !gates::is_pending(&scene.reading, first) => verdict.sentence.clone(),
+            _ => format!("{}: {}", finding.criterion.name, finding.why),
+        };
+        Span::styled(words::clean(&text), BOLD)
+    };
+    if let Some(failed) = decided(Outcome::Failed) {
+        return vec![Span::styled("✕ failing  ", BAD), reason(failed)];
+    }
+    if let Some(unknown) = decided(Outcome::Inconclusive) {
+        return vec![Span::styled("◇ inconclusive  ", UNSURE), reason(unknown)];
+    }
+    if open > 0 {
+        let text = format!("no gate has failed; {held} hold so far, {open} need more time");
+        return vec![Span::styled("… open  ", UNSURE), Span::raw(text)];
+    }
+    let text = format!("all {held} gates hold so far");
+    vec![Span::styled("✓ holding  ", BOLD), Span::raw(text)]
 }
 
 fn progress(scene: &Scene<'_>, columns: usize) -> Line<'static> {
@@ -429,7 +424,7 @@ fn figures(scene: &Scene<'_>, columns: usize) -> Line<'static> {
         false,
     );
     put(
-        "clock",
+        "CPU clock",
         reading
             .node(Metric::CpuFrequency)
             .map(|f| human(f, Unit::Hertz)),

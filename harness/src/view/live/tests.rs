@@ -3,17 +3,26 @@
 use super::super::plain::sample::{SECOND_NS, Sample, TRAIN};
 use super::*;
 use hallmark_results::frame::{FaultKind, What};
+use hallmark_results::verdict::Outcome;
 use ratatui::backend::TestBackend;
 
 /// What a terminal of that size shows, line by line.
 fn shown(sample: &Sample, screen: &mut Screen, columns: u16, rows: u16) -> Vec<String> {
-    let verdict = judge(&sample.standing);
+    drawn(sample, &judge(&sample.standing), screen, (columns, rows))
+}
+
+fn drawn(
+    sample: &Sample,
+    verdict: &Verdict,
+    screen: &mut Screen,
+    (columns, rows): (u16, u16),
+) -> Vec<String> {
     let reading = Reading {
         standing: &sample.standing,
         current: sample.current(),
         now_ns: sample.now_ns,
     };
-    let scene = Scene::new(reading, Some(&verdict), "runs/x");
+    let scene = Scene::new(reading, Some(verdict), "runs/x");
     let mut terminal = Terminal::new(TestBackend::new(columns, rows)).unwrap();
     terminal
         .draw(|frame| screen.draw(&scene, frame.area(), frame.buffer_mut()))
@@ -87,7 +96,7 @@ fn eighty_by_twenty_four_tells_the_story() {
         "{all}"
     );
     assert!(
-        has(&lines, "more, none of them flagged") && has(&lines, "worst first"),
+        has(&lines, " more, ") && has(&lines, "worst first"),
         "{all}"
     );
     assert!(
@@ -197,7 +206,8 @@ fn no_size_and_no_state_of_a_run_panics() {
         Page::Help,
     ];
     for sample in &samples {
-        for (columns, rows) in sizes {
+        let verdict = judge(&sample.standing);
+        for size in sizes {
             for page in pages {
                 let mut screen = Screen {
                     page,
@@ -205,7 +215,7 @@ fn no_size_and_no_state_of_a_run_panics() {
                     chosen: Some(2),
                     ..Screen::default()
                 };
-                let lines = shown(sample, &mut screen, columns, rows);
+                let lines = drawn(sample, &verdict, &mut screen, size);
                 assert!(
                     lines
                         .iter()
@@ -336,4 +346,36 @@ fn every_key_that_is_listed_does_something() {
     press(&mut keys, KeyCode::Down);
     press(&mut keys, KeyCode::PageUp);
     assert_eq!(keys.moves, [1, -PAGE]);
+}
+
+/// A verdict whose only finding is that one.
+fn saying(metric: hallmark_profiles::metric::Metric, outcome: Outcome) -> Verdict {
+    let sample = Sample::training(1);
+    let mut verdict = judge(&sample.standing);
+    verdict
+        .findings
+        .retain(|f| f.criterion.metric == metric && f.criterion.name != "evidence");
+    verdict.findings.truncate(1);
+    for finding in &mut verdict.findings {
+        finding.outcome = outcome;
+        "the reason".clone_into(&mut finding.why);
+    }
+    verdict.outcome = outcome;
+    "the sentence".clone_into(&mut verdict.sentence);
+    verdict
+}
+
+#[test]
+fn what_only_grows_is_open_until_its_phase_ends_and_what_failed_has_failed() {
+    use hallmark_profiles::metric::Metric;
+    let line = |sample: &Sample, verdict: &Verdict| {
+        drawn(sample, verdict, &mut Screen::default(), (100, 30)).swap_remove(2)
+    };
+    let duty = saying(Metric::Duty, Outcome::Failed);
+    let wrong = saying(Metric::AuditErrors, Outcome::Failed);
+    let mut sample = Sample::training(1);
+    assert!(line(&sample, &duty).contains("… open  no gate has failed"));
+    assert!(line(&sample, &wrong).contains("✕ failing  the sentence"));
+    sample.event(None, What::Segment { index: 3 });
+    assert!(line(&sample, &duty).contains("✕ failing  the sentence"));
 }

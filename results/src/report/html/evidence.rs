@@ -241,7 +241,12 @@ fn what_ran(story: &Story<'_>) -> Vec<String> {
     let mut engines: Vec<String> = plan
         .devices
         .iter()
-        .map(|d| format!("{} · {} · {}", d.engine, d.vendor, d.driver))
+        .map(|d| {
+            let known = [&d.engine, &d.vendor, &d.driver]
+                .into_iter()
+                .filter(|p| !p.is_empty());
+            known.cloned().collect::<Vec<_>>().join(" · ")
+        })
         .collect();
     engines.sort();
     engines.dedup();

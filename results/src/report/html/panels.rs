@@ -144,6 +144,21 @@ fn ink_class(ink: Ink) -> &'static str {
     }
 }
 
+/// Class of a panel's n-th line: several that failed share the colour, so they differ by their dashes.
+fn line_class(panel: &Panel, index: usize) -> String {
+    let Some(line) = panel.lines.get(index) else {
+        return String::new();
+    };
+    let before = panel.lines[..index]
+        .iter()
+        .filter(|l| l.ink == Ink::Bad)
+        .count();
+    if line.ink == Ink::Bad && before > 0 {
+        return format!("l-bad g{}", 1 + (before - 1) % 3);
+    }
+    ink_class(line.ink).to_owned()
+}
+
 /// The values' range with some air, the limits near it included.
 fn range(panel: &Panel) -> (f64, f64) {
     let values = || {
@@ -243,7 +258,7 @@ fn panel_at(
     }
     // The script reads values off the lines: value = v0 + (bottom − y) · k.
     let k = (high - low) / divide / (bottom - top);
-    for line in &panel.lines {
+    for (index, line) in panel.lines.iter().enumerate() {
         let extra = format!(
             " data-n=\"{}\" data-p=\"{}\" data-u=\"{}\" data-v=\"{} {} {}\"",
             xml(&line.name),
@@ -255,7 +270,7 @@ fn panel_at(
         );
         layers
             .plot
-            .path(&curve(line, x, &to_y), ink_class(line.ink), &extra);
+            .path(&curve(line, x, &to_y), &line_class(panel, index), &extra);
     }
     end_labels(&mut layers.over, panel, divide, &to_y, top, bottom);
 }
@@ -281,7 +296,7 @@ fn end_labels(
         })
         .collect();
     let placed = apart(&wanted, 13.5, top + 2.0, bottom + 8.0);
-    for (line, at) in panel.lines.iter().zip(placed) {
+    for (index, (line, at)) in panel.lines.iter().zip(placed).enumerate() {
         let level = line
             .level
             .map_or_else(|| "–".to_owned(), |l| digits(l * panel.factor / divide));
@@ -293,7 +308,7 @@ fn end_labels(
             swatch,
             RIGHT + 18.0,
             swatch,
-            ink_class(line.ink),
+            &line_class(panel, index),
         );
         svg.text(
             RIGHT + 23.0,
@@ -338,12 +353,8 @@ fn gaps(
             n((to - from).max(3.0)),
             n(bottom - top)
         ));
-        let label: String = if why.is_empty() {
-            "no data".to_owned()
-        } else {
-            why.chars().take(44).collect()
-        };
-        if named.contains(&label) {
+        let label: String = why.chars().take(44).collect();
+        if label.is_empty() || named.contains(&label) {
             continue;
         }
         // Clear of the panel's title on the left.

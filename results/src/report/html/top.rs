@@ -74,7 +74,7 @@ fn next(story: &Story<'_>) -> Option<String> {
             "{} {}: {}",
             words::action(p.action),
             xml(&p.place),
-            xml(&p.why)
+            xml(&words::beside(&p.place, &p.why))
         )
     });
     let open = story
@@ -290,7 +290,7 @@ pub fn punch(story: &Story<'_>) -> String {
                 format!(
                     "<li><b>{}</b> {}<small>{}</small></li>",
                     xml(&p.place),
-                    xml(&p.why),
+                    xml(&words::beside(&p.place, &p.why)),
                     xml(&locate(story, &p.place))
                 )
             })

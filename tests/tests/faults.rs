@@ -1,0 +1,256 @@
+//! Real runs that are broken on purpose: workers stopped, killed and corrupted, the run killed.
+//!
+//! The binary is the real one, the devices are the processor's cores, the faults are signals and
+//! bits flipped in a worker's memory from outside.
+
+use hallmark_results::frame::{FaultKind, What};
+use hallmark_results::standing::Standing;
+use hallmark_results::store::read;
+use hallmark_results::verdict::{Outcome, Verdict, judge};
+use hallmark_tests::program;
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A minute's worth of waiting for something that takes seconds, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+struct Run {
+    child: Child,
+    folder: PathBuf,
+    _keep: tempfile::TempDir,
+}
+
+impl Run {
+    /// Starts a short smoke run and waits until its load is on.
+    fn start(arguments: &[&str]) -> Self {
+        let keep = tempfile::tempdir().unwrap();
+        let folder = keep.path().join("run");
+        let child = Command::new(program::binary())
+            .args(["run", "--ui", "plain", "--devices", "cpu", "--out"])
+            .arg(&folder)
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let run = Self {
+            child,
+            folder,
+            _keep: keep,
+        };
+        run.wait_for(|r| r.journal_bytes() > 60_000, "the load to begin");
+        run
+    }
+
+    fn journal_bytes(&self) -> u64 {
+        fs::metadata(self.folder.join("journal.hmj")).map_or(0, |m| m.len())
+    }
+
+    fn wait_for(&self, ready: impl Fn(&Self) -> bool, what: &str) {
+        let begun = Instant::now();
+        while !ready(self) {
+            assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Process ids of the workers, in the order of the devices.
+    fn workers(&self) -> Vec<u32> {
+        let pid = self.child.id();
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+        let children = tasks.flatten().filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
+        let mut pids: Vec<u32> = children.flat_map(|c| c.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<_>>()).collect();
+        pids.sort_unstable();
+        pids
+    }
+
+    fn signal(&self, pid: u32, signal: &str) {
+        let sent = Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    fn end(mut self) -> (i32, Standing, Verdict) {
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the run does not end");
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        let (standing, verdict) = judged(&self.folder);
+        (status.code().unwrap_or(-1), standing, verdict)
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn judged(folder: &Path) -> (Standing, Verdict) {
+    let record = read::open_any(folder).unwrap();
+    let mut frames = record.frames().unwrap();
+    let mut standing = Standing::open(&frames.next().unwrap().unwrap()).unwrap();
+    for frame in frames {
+        standing.push(&frame.unwrap()).unwrap();
+    }
+    let verdict = judge(&standing);
+    (standing, verdict)
+}
+
+fn faults(standing: &Standing) -> Vec<(Option<u32>, FaultKind)> {
+    let of = |e: &hallmark_results::frame::Event| match e.what {
+        What::Fault { kind, .. } => Some((e.device, kind)),
+        _ => None,
+    };
+    standing.events().iter().filter_map(of).collect()
+}
+
+fn finding(verdict: &Verdict, name: &str) -> Outcome {
+    verdict.findings.iter().find(|f| f.criterion.name == name).unwrap().outcome
+}
+
+#[test]
+fn a_killed_worker_is_its_devices_fault_and_the_other_goes_on() {
+    let run = Run::start(&["--duration", "20s"]);
+    let victim = run.workers()[1];
+    run.signal(victim, "-KILL");
+    let (code, standing, verdict) = run.end();
+    assert_eq!(faults(&standing), [(Some(1), FaultKind::WorkerDied)]);
+    assert_eq!((code, verdict.outcome), (1, Outcome::Failed), "{}", verdict.sentence);
+    assert_eq!(finding(&verdict, "failures"), Outcome::Failed);
+    let at = standing.events().iter().find(|e| matches!(e.what, What::Fault { .. })).unwrap().at_ns;
+    assert!(standing.devices()[0].last_end_ns > at + 2_000_000_000, "the survivor works on");
+}
+
+#[test]
+fn an_aborted_worker_is_reported_with_its_signal() {
+    let run = Run::start(&["--duration", "12s"]);
+    run.signal(run.workers()[0], "-ABRT");
+    let (code, standing, _) = run.end();
+    assert_eq!(code, 1);
+    let said = standing.events().iter().find_map(|e| match &e.what {
+        What::Fault { detail, .. } => Some(detail.clone()),
+        _ => None,
+    });
+    assert!(said.as_ref().is_some_and(|s| s.contains("signal: 6")), "{said:?}");
+}
+
+#[test]
+fn a_stalled_device_is_silent_within_seconds_and_rejects_the_run() {
+    let run = Run::start(&["--duration", "20s"]);
+    run.signal(run.workers()[0], "-STOP");
+    let (code, standing, verdict) = run.end();
+    assert_eq!(faults(&standing), [(Some(0), FaultKind::Silent)]);
+    assert_eq!((code, verdict.outcome), (1, Outcome::Failed));
+}
+
+#[test]
+fn one_bit_flipped_in_an_operand_is_caught_by_an_audit_and_rejects_the_run() {
+    let run = Run::start(&["--duration", "20s"]);
+    flip_an_operand_bit(run.workers()[0]);
+    let (code, standing, verdict) = run.end();
+    assert!(standing.devices()[0].mismatches > 0, "no audit saw the flipped bit");
+    assert_eq!(standing.devices()[1].mismatches, 0, "the other device is right");
+    assert_eq!(finding(&verdict, "integrity"), Outcome::Failed);
+    assert_eq!(code, 1);
+}
+
+/// Flips one mantissa bit of one operand in each array of operands: small whole numbers as far as one looks.
+fn flip_an_operand_bit(pid: u32) {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let mut memory = fs::OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem")).unwrap();
+    let mut flipped = 0;
+    for line in maps.lines().filter(|l| l.contains("rw-p")) {
+        let range = line.split(' ').next().unwrap();
+        let (from, to) = range.split_once('-').unwrap();
+        let (from, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+        for page in (from..to.min(from + (64 << 20))).step_by(4096) {
+            let mut bytes = [0_u8; 4096];
+            if memory.seek(SeekFrom::Start(page)).is_err() || memory.read_exact(&mut bytes).is_err() {
+                break;
+            }
+            let values: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+            let whole = |v: &f32| v.abs() <= 128.0 && (v.fract().abs() < f32::EPSILON);
+            let varied = values.iter().filter(|v| v.abs() > 2.0).count() > 600;
+            if values.iter().all(whole) && varied && flipped < 64 {
+                // 2.0 and more: bit 22 is worth at least a half.
+                let at = values.iter().position(|v| v.abs() > 2.0).unwrap();
+                let byte = page + 4 * at as u64 + 2;
+                let old = bytes[4 * at + 2];
+                memory.seek(SeekFrom::Start(byte)).unwrap();
+                memory.write_all(&[old ^ 0x40]).unwrap();
+                flipped += 1;
+            }
+        }
+    }
+    assert!(flipped > 0, "no operands were found in the worker's memory");
+}
+
+#[test]
+fn an_interrupted_run_seals_and_says_inconclusive() {
+    let run = Run::start(&["--duration", "40s"]);
+    run.signal(run.child.id(), "-INT");
+    let (code, standing, verdict) = run.end();
+    assert!(standing.closed().is_some());
+    assert_eq!((code, verdict.outcome), (3, Outcome::Inconclusive), "{}", verdict.sentence);
+}
+
+#[test]
+fn a_run_killed_at_any_instant_can_be_sealed_and_loses_at_most_a_second() {
+    // The instants are spread over the run by a printed seed.
+    let mut state = 20_260_301_u64;
+    let instants = if std::env::var_os("HALLMARK_REQUIRE_ALL").is_some() { 12 } else { 4 };
+    for round in 0..instants {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let delay = Duration::from_millis((state >> 33) % 5_000);
+        let mut run = Run::start(&["--duration", "10s"]);
+        std::thread::sleep(delay);
+        let before = hallmark_kernels::timer::now_ns();
+        run.child.kill().unwrap();
+        run.child.wait().unwrap();
+        assert!(hallmark_kernels::timer::now_ns() - before < 5_000_000_000);
+        let sealed = Command::new(program::binary()).arg("seal").arg(&run.folder).output().unwrap();
+        let code = sealed.status.code();
+        let text = String::from_utf8_lossy(&sealed.stderr).into_owned();
+        assert!(matches!(code, Some(1 | 3)), "round {round}, killed after {delay:?}: {code:?} {text}");
+        let (standing, verdict) = judged(&run.folder);
+        assert_ne!(verdict.outcome, Outcome::Passed);
+        assert!(standing.devices()[0].steps > 0);
+    }
+}
+
+#[test]
+fn workers_do_not_outlive_a_run_that_was_killed() {
+    let mut run = Run::start(&["--duration", "30s"]);
+    let workers = run.workers();
+    run.child.kill().unwrap();
+    run.child.wait().unwrap();
+    let alive = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z "));
+    run.wait_for(|_| !workers.iter().any(|w| alive(w)), "the workers to end");
+}
+
+#[test]
+fn a_resumed_run_goes_on_and_says_so() {
+    let mut run = Run::start(&["--duration", "10s"]);
+    run.child.kill().unwrap();
+    run.child.wait().unwrap();
+    let resumed = Command::new(program::binary())
+        .args(["resume", "--ui", "plain"])
+        .arg(&run.folder)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&resumed.stderr).into_owned();
+    assert!(matches!(resumed.status.code(), Some(0 | 1 | 3)), "{text}");
+    let (standing, _) = judged(&run.folder);
+    assert!(standing.events().iter().any(|e| matches!(e.what, What::Resumed { .. })));
+    assert!(standing.closed().is_some());
+    let again = Command::new(program::binary()).arg("resume").arg(&run.folder).output().unwrap();
+    assert_eq!(again.status.code(), Some(2), "a sealed run does not go on");
+}

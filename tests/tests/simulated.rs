@@ -1,0 +1,246 @@
+//! Runs in virtual time: the same state machines as in a real run, exact and instant.
+
+use hallmark::plan::{self, Settings};
+use hallmark::run::Input;
+use hallmark::shell::simulated::{Happening, Physics, World};
+use hallmark_kernels::device::DeviceInfo;
+use hallmark_profiles::profile;
+use hallmark_profiles::units::Bytes;
+use hallmark_profiles::workload::Dtype;
+use hallmark_results::frame::{
+    ClockState, Ending, FORMAT_VERSION, FaultKind, Frame, Host, Opened, Provenance, What,
+};
+use hallmark_results::plan::SegmentKind;
+use hallmark_results::standing::Standing;
+use hallmark_results::verdict::{Outcome, judge};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// A device whose steps take a fixed time, until it hangs.
+struct Steady {
+    step_ns: u64,
+    hangs_at_ns: u64,
+}
+
+impl Physics for Steady {
+    fn compute_ns(&mut self, _seq: u64, now_ns: u64) -> Option<u64> {
+        (now_ns < self.hangs_at_ns).then_some(self.step_ns)
+    }
+
+    fn reduce_ns(&self) -> u64 {
+        5_000_000
+    }
+}
+
+/// Ten minutes of training steps on a group of devices.
+const TEN_MINUTES: &str = r#"
+schema_version = 1
+name = "ten-minutes"
+summary = "Ten simulated minutes."
+[load]
+dtype = ["f32"]
+model = { hidden = 256, ffn = 1024, tokens = 256, layers = 2 }
+bucket = "1 MiB"
+audit_share = 0.1
+[load.ramp]
+levels = [0.25, 0.5, 0.75, 1.0]
+hold = "10 s"
+[load.warmup]
+least = "20 s"
+limit = "2 min"
+window = "20 s"
+rate_tolerance = 0.02
+temperature_tolerance = "2 K"
+[[load.phase]]
+name = "train"
+pattern = "training"
+duration = "9 min"
+[telemetry]
+period = "100 ms"
+block = "10 s"
+[[criterion]]
+name = "step-time"
+metric = "step_time"
+scope = "group"
+statistic = "p99"
+at_most = "150 ms"
+min_samples = 299
+[[criterion]]
+name = "throughput"
+metric = "matmul_rate"
+scope = "gpu"
+statistic = "median"
+relative_to = "peer_median"
+at_least = "95 %"
+[[criterion]]
+name = "idle-gap"
+metric = "idle_gap"
+scope = "gpu"
+statistic = "total"
+at_most = "0.1 %"
+"#;
+
+fn device(index: usize) -> DeviceInfo {
+    DeviceInfo {
+        id: format!("sim{index}"),
+        engine: "twin".to_owned(),
+        name: "simulated device".to_owned(),
+        vendor: String::new(),
+        pci: None,
+        uuid: None,
+        driver: String::new(),
+        memory: Bytes::gibibytes(8),
+        dtypes: vec![Dtype::F32],
+        software: false,
+        cores: Vec::new(),
+        facts: Vec::new(),
+    }
+}
+
+fn opened(devices: usize) -> Frame {
+    let loaded = profile::parse(TEN_MINUTES, "ten-minutes.toml").unwrap();
+    let infos: Vec<_> = (0..devices).map(device).collect();
+    let mut plan = plan::make(&loaded, &infos, &Settings::default()).unwrap();
+    for device in &mut plan.devices {
+        device.provenance = Provenance::Simulated;
+    }
+    Frame::Opened(Box::new(Opened {
+        format_version: FORMAT_VERSION,
+        run_id: "simulated".to_owned(),
+        hallmark_version: "test".to_owned(),
+        utc_start: "2026-01-01T00:00:00Z".to_owned(),
+        clock: ClockState {
+            synchronised: Some(true),
+            max_error_s: Some(0.0),
+        },
+        host: Host::default(),
+        remark: None,
+        plan_digest: plan.digest(),
+        plan,
+    }))
+}
+
+/// Runs with one step time for each device; device `hangs.0` stops answering at `hangs.1`.
+fn run(steps_ms: &[u64], hangs: Option<(usize, u64)>, mut happenings: Vec<Happening>) -> (Standing, Vec<Frame>) {
+    // A simulated device has no memory to flip a bit in; the run is told that its self-test passed.
+    happenings.extend((0..steps_ms.len() as u32).map(|device| Happening {
+        at_ns: 0,
+        input: Input::Event(
+            What::SelfTest {
+                passed: true,
+                detail: "simulated".to_owned(),
+            },
+            Some(device),
+        ),
+    }));
+    let opened = opened(steps_ms.len());
+    let standing = Standing::open(&opened).unwrap();
+    let plan = standing.opened().plan.clone();
+    let physics = steps_ms.iter().enumerate().map(|(index, ms)| {
+        let hangs_at_ns = hangs.filter(|h| h.0 == index).map_or(u64::MAX, |h| h.1);
+        Box::new(Steady {
+            step_ns: ms * 1_000_000,
+            hangs_at_ns,
+        }) as Box<dyn Physics>
+    });
+    let world = World::new(&plan, physics.collect(), Vec::new());
+    let (standing, mut frames) = world.perform(standing, happenings);
+    frames.insert(0, opened);
+    (standing, frames)
+}
+
+fn faults(standing: &Standing) -> Vec<(u64, Option<u32>, FaultKind)> {
+    let of = |e: &hallmark_results::frame::Event| match e.what {
+        What::Fault { kind, .. } => Some((e.at_ns, e.device, kind)),
+        _ => None,
+    };
+    standing.events().iter().filter_map(of).collect()
+}
+
+#[test]
+fn ten_minutes_with_eight_devices_are_exact_and_repeatable() {
+    let (standing, frames) = run(&[100; 8], None, Vec::new());
+    assert_eq!(standing.closed().unwrap().ending, Ending::Complete);
+    let window = standing.phase_window(0).unwrap();
+    // 100 ms of matmuls and 5 ms of reducing: a step each 105 ms for 540 s, and the few that the group finishes together.
+    let steps = window.group.step_time.count();
+    assert!((5_140..=5_150).contains(&steps), "{steps}");
+    assert!(faults(&standing).is_empty());
+    let verdict = judge(&standing);
+    assert_eq!(verdict.sentence, "SIMULATED: would accept", "{:#?}", verdict.findings);
+    assert_eq!(verdict.outcome, Outcome::Inconclusive, "what is simulated never accepts");
+    let (_, again) = run(&[100; 8], None, Vec::new());
+    assert_eq!(frames, again, "the same world gives the same frames");
+}
+
+#[test]
+fn the_sealed_verdict_is_the_running_one() {
+    let (live, frames) = run(&[100, 100, 108, 100], None, Vec::new());
+    let mut folded = Standing::open(&frames[0]).unwrap();
+    for frame in &frames[1..] {
+        folded.push(frame).unwrap();
+    }
+    assert_eq!(judge(&live), judge(&folded));
+}
+
+#[test]
+fn a_hung_rank_is_found_within_five_seconds_and_the_others_go_on() {
+    let hang = 200 * SECOND;
+    let (standing, _) = run(&[100; 4], Some((2, hang)), Vec::new());
+    let faults = faults(&standing);
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    let (at_ns, device, kind) = faults[0];
+    assert_eq!((device, kind), (Some(2), FaultKind::Silent));
+    assert!(at_ns - hang < 5 * SECOND, "found after {} ms", (at_ns - hang) / 1_000_000);
+    let regrouped = standing.events().iter().find_map(|e| match &e.what {
+        What::Regrouped { members, .. } => Some(members.clone()),
+        _ => None,
+    });
+    assert_eq!(regrouped, Some(vec![0, 1, 3]));
+    for survivor in [0, 1, 3] {
+        let run = &standing.devices()[survivor];
+        assert!(run.last_end_ns > standing.last_ns() - 60 * SECOND, "device {survivor} stopped early");
+    }
+    assert_eq!(judge(&standing).outcome, Outcome::Failed);
+}
+
+#[test]
+fn a_run_whose_devices_are_all_dead_is_rejected_at_once() {
+    let (standing, _) = run(&[100], Some((0, 100 * SECOND)), Vec::new());
+    assert!(standing.last_ns() < 110 * SECOND, "{}", standing.last_ns());
+    let verdict = judge(&standing);
+    assert_eq!(verdict.outcome, Outcome::Failed, "{}", verdict.sentence);
+}
+
+#[test]
+fn an_interrupted_run_ramps_down_and_is_inconclusive() {
+    let stop = Happening {
+        at_ns: 300 * SECOND,
+        input: Input::Interrupt,
+    };
+    let (standing, _) = run(&[100; 4], None, vec![stop]);
+    let Some(Ending::Stopped { why }) = standing.closed().map(|c| c.ending.clone()) else {
+        panic!("{:?}", standing.closed());
+    };
+    assert!(why.contains("operator"), "{why}");
+    let downs = standing.windows().iter().filter(|w| w.kind == SegmentKind::RampDown).count();
+    assert_eq!(downs, 3, "75 %, 50 %, 25 %");
+    assert_eq!(judge(&standing).outcome, Outcome::Inconclusive);
+}
+
+#[test]
+fn a_second_interrupt_cuts_at_once() {
+    let press = |at_ns, input| Happening { at_ns, input };
+    let happenings = vec![press(300 * SECOND, Input::Interrupt), press(301 * SECOND, Input::Cut)];
+    let (standing, _) = run(&[100; 4], None, happenings);
+    assert!(standing.last_ns() < 302 * SECOND);
+}
+
+#[test]
+fn a_slow_device_fails_against_its_peers() {
+    // Each by itself: without a group a slow device holds nobody up.
+    let (standing, _) = run(&[100, 100, 100, 300], None, Vec::new());
+    let verdict = judge(&standing);
+    let step = verdict.findings.iter().find(|f| f.criterion.name == "step-time").unwrap();
+    assert_eq!(step.outcome, Outcome::Failed, "{}", step.why);
+}
