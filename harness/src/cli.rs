@@ -59,7 +59,12 @@ pub struct Run {
     #[arg(default_value = "smoke")]
     pub profile: String,
     /// Load these devices or engines, e.g. cpu,wgpu0 (see `hallmark inspect`)
-    #[arg(long, value_delimiter = ',', default_value = "auto", value_name = "LIST")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "auto",
+        value_name = "LIST"
+    )]
     pub devices: Vec<String>,
     /// Measure for this long in all, e.g. 10min [default: the profile's]
     #[arg(long, value_name = "TIME")]

@@ -109,7 +109,10 @@ mod tests {
     fn a_resumed_clock_goes_on_where_it_stopped() {
         let clock = RunClock::resume(5_000_000_000_000);
         let now = clock.now_ns();
-        assert!((5_000_000_000_000..5_001_000_000_000).contains(&now), "{now}");
+        assert!(
+            (5_000_000_000_000..5_001_000_000_000).contains(&now),
+            "{now}"
+        );
     }
 
     #[test]

@@ -23,7 +23,12 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
         Command::Report(args) => record::report(&args),
         Command::Profiles(args) => profiles::profiles(&args),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "hallmark", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "hallmark",
+                &mut std::io::stdout(),
+            );
             Ok(Exit::Accepted)
         }
         Command::Worker => {

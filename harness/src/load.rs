@@ -19,7 +19,11 @@ pub enum Act {
     /// Do nothing until then, or until a message comes.
     Wait { until_ns: u64 },
     /// The order is done: report it. Said once.
-    Done { segment: u32, next_seq: u64, broken: bool },
+    Done {
+        segment: u32,
+        next_seq: u64,
+        broken: bool,
+    },
 }
 
 /// The driver's state.
@@ -141,7 +145,11 @@ impl Driver {
     }
 
     /// Takes a completed step into account and gives its row, with times on the run clock.
-    pub fn retired(&mut self, done: &StepDone, at: impl Fn(u64) -> u64) -> Option<(StepRow, Vec<OpRow>)> {
+    pub fn retired(
+        &mut self,
+        done: &StepDone,
+        at: impl Fn(u64) -> u64,
+    ) -> Option<(StepRow, Vec<OpRow>)> {
         let depth = self.depth;
         let active = self.active.as_mut()?;
         active.in_flight = active.in_flight.saturating_sub(1);
@@ -227,7 +235,8 @@ impl Active {
             let cycle = since / wave.period_ns.max(1);
             if wave.begun_cycle != Some(cycle) {
                 wave.begun_cycle = Some(cycle);
-                wave.due.push_back((seq, self.started_ns + cycle * wave.period_ns));
+                wave.due
+                    .push_back((seq, self.started_ns + cycle * wave.period_ns));
             }
         }
         Act::Submit(Submission {
@@ -257,7 +266,10 @@ impl Active {
     fn due(&mut self, seq: u64, start_ns: u64) -> u64 {
         if let Some(wave) = &mut self.pulse {
             if wave.due.front().is_some_and(|(first, _)| *first == seq) {
-                return wave.due.pop_front().map_or(start_ns, |(_, due)| due.min(start_ns));
+                return wave
+                    .due
+                    .pop_front()
+                    .map_or(start_ns, |(_, due)| due.min(start_ns));
             }
             return start_ns;
         }
@@ -312,7 +324,11 @@ mod tests {
     }
 
     /// Drives a device that takes `step_ns` for each step, one at a time, and gives the steps done.
-    fn simulate(driver: &mut Driver, step_ns: u64, votes: impl Fn(u64, bool) -> u32) -> Vec<StepRow> {
+    fn simulate(
+        driver: &mut Driver,
+        step_ns: u64,
+        votes: impl Fn(u64, bool) -> u32,
+    ) -> Vec<StepRow> {
         let (mut now, mut free_at, mut rows) = (0_u64, 0_u64, Vec::new());
         let mut queue = std::collections::VecDeque::new();
         loop {
@@ -365,7 +381,14 @@ mod tests {
         let mut step = done(100, 0, 5, 0);
         step.collective_fault = Some("rank 1 is gone".to_owned());
         driver.retired(&step, |t| t);
-        assert_eq!(driver.poll(6), Act::Done { segment: 3, next_seq: 101, broken: true });
+        assert_eq!(
+            driver.poll(6),
+            Act::Done {
+                segment: 3,
+                next_seq: 101,
+                broken: true
+            }
+        );
         assert_eq!(driver.poll(7), Act::Wait { until_ns: u64::MAX });
     }
 

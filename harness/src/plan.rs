@@ -37,7 +37,9 @@ pub enum PlanError {
         wanted: String,
         had: String,
     },
-    #[error("{device} has {free} free, the profile's step needs {need} (largest matmul {largest}); use smaller matmuls or stop other jobs")]
+    #[error(
+        "{device} has {free} free, the profile's step needs {need} (largest matmul {largest}); use smaller matmuls or stop other jobs"
+    )]
     Memory {
         device: String,
         free: Bytes,
@@ -45,8 +47,14 @@ pub enum PlanError {
         largest: Gemm,
     },
     #[error("matmul {gemm} in {dtype} cannot be audited exactly: k must be at most {k_max}")]
-    NotExact { gemm: Gemm, dtype: Dtype, k_max: u64 },
-    #[error("a run of {asked} is too short: its phase `{phase}` would last {short:?}; use at least {least:?}")]
+    NotExact {
+        gemm: Gemm,
+        dtype: Dtype,
+        k_max: u64,
+    },
+    #[error(
+        "a run of {asked} is too short: its phase `{phase}` would last {short:?}; use at least {least:?}"
+    )]
     TooShort {
         asked: Time,
         phase: String,
@@ -59,12 +67,18 @@ pub enum PlanError {
 ///
 /// # Errors
 /// [`PlanError`]; nothing has been started.
-pub fn make(loaded: &Loaded, devices: &[DeviceInfo], settings: &Settings) -> Result<Plan, PlanError> {
+pub fn make(
+    loaded: &Loaded,
+    devices: &[DeviceInfo],
+    settings: &Settings,
+) -> Result<Plan, PlanError> {
     let mut profile = loaded.profile.clone();
     let mut overrides = Vec::new();
     if let Some(duration) = settings.duration {
         shorten(&mut profile, duration)?;
-        overrides.push(format!("--duration {duration}: phases scaled to {duration} in all"));
+        overrides.push(format!(
+            "--duration {duration}: phases scaled to {duration} in all"
+        ));
     }
     if let Some(seed) = settings.seed {
         profile.seed = seed;
@@ -110,7 +124,10 @@ fn planned(device: &DeviceInfo, node: &str) -> PlannedDevice {
         uuid: device.uuid.clone(),
         driver: device.driver.clone(),
         node: node.to_owned(),
-        sku: sku::find(&device.name).ok().flatten().map(|s| s.name.clone()),
+        sku: sku::find(&device.name)
+            .ok()
+            .flatten()
+            .map(|s| s.name.clone()),
         software: device.software,
         cores: device.cores.clone(),
         memory_bytes: device.memory.0,
@@ -121,7 +138,12 @@ fn planned(device: &DeviceInfo, node: &str) -> PlannedDevice {
 
 /// Scales all phases so that together they last `total`.
 fn shorten(profile: &mut Profile, total: Time) -> Result<(), PlanError> {
-    let planned: Duration = profile.load.phases.iter().map(|p| p.duration.duration()).sum();
+    let planned: Duration = profile
+        .load
+        .phases
+        .iter()
+        .map(|p| p.duration.duration())
+        .sum();
     let factor = total.duration().as_secs_f64() / planned.as_secs_f64();
     let least = Duration::from_millis(200);
     for phase in &mut profile.load.phases {
@@ -140,15 +162,21 @@ fn shorten(profile: &mut Profile, total: Time) -> Result<(), PlanError> {
 fn dtype(profile: &Profile, devices: &[DeviceInfo]) -> Result<Dtype, PlanError> {
     let on_all = |d: &&Dtype| devices.iter().all(|device| device.dtypes.contains(d));
     let names = |list: &[Dtype]| list.iter().map(|d| d.name()).collect::<Vec<_>>().join(", ");
-    profile.load.dtype.iter().find(on_all).copied().ok_or_else(|| PlanError::Dtype {
-        profile: profile.name.clone(),
-        wanted: names(&profile.load.dtype),
-        had: devices
-            .iter()
-            .map(|d| format!("{} has {}", d.id, names(&d.dtypes)))
-            .collect::<Vec<_>>()
-            .join("; "),
-    })
+    profile
+        .load
+        .dtype
+        .iter()
+        .find(on_all)
+        .copied()
+        .ok_or_else(|| PlanError::Dtype {
+            profile: profile.name.clone(),
+            wanted: names(&profile.load.dtype),
+            had: devices
+                .iter()
+                .map(|d| format!("{} has {}", d.id, names(&d.dtypes)))
+                .collect::<Vec<_>>()
+                .join("; "),
+        })
 }
 
 /// Scales the model and the matmul by a power of two, to the largest whose step takes at most `target`.
@@ -190,7 +218,14 @@ fn steps(profile: &Profile, dtype: Dtype, ranks: usize) -> (Vec<StepSpec>, Vec<u
             // A profile is checked for this when it is read.
             _ => empty(load, dtype, profile.seed),
         };
-        let spec = if ranks < 2 { StepSpec { buckets: Vec::new(), ..spec } } else { spec };
+        let spec = if ranks < 2 {
+            StepSpec {
+                buckets: Vec::new(),
+                ..spec
+            }
+        } else {
+            spec
+        };
         let at = steps.iter().position(|s| *s == spec).unwrap_or_else(|| {
             steps.push(spec);
             steps.len() - 1
@@ -280,10 +315,16 @@ fn check(steps: &[StepSpec], devices: &[DeviceInfo]) -> Result<(), PlanError> {
     }
     let need: u64 = steps.iter().map(|s| s.footprint().0).sum();
     let all = steps.iter().flat_map(|s| &s.gemms).copied();
-    let largest = all.max_by(|a, b| a.flop().0.total_cmp(&b.flop().0)).unwrap_or(Gemm::new(1, 1, 1));
+    let largest = all
+        .max_by(|a, b| a.flop().0.total_cmp(&b.flop().0))
+        .unwrap_or(Gemm::new(1, 1, 1));
     for device in devices {
         let sharing = devices.iter().filter(|d| d.software).count().max(1) as u64;
-        let free = if device.software { device.memory.0 / sharing } else { device.memory.0 };
+        let free = if device.software {
+            device.memory.0 / sharing
+        } else {
+            device.memory.0
+        };
         if need > free {
             return Err(PlanError::Memory {
                 device: device.id.clone(),
@@ -312,7 +353,12 @@ fn parts(phase: &Phase) -> Parts {
     }
 }
 
-fn schedule(profile: &Profile, steps: &[StepSpec], step_of: &[usize], devices: usize) -> Vec<Segment> {
+fn schedule(
+    profile: &Profile,
+    steps: &[StepSpec],
+    step_of: &[usize],
+    devices: usize,
+) -> Vec<Segment> {
     let load = &profile.load;
     let main = load.main_phase();
     let main_parts = load.phases.get(main).map_or(
@@ -340,9 +386,20 @@ fn schedule(profile: &Profile, steps: &[StepSpec], step_of: &[usize], devices: u
         active: ((share * devices as f64).ceil() as usize).clamp(1, devices.max(1)),
         pulse: None,
     };
-    let below_full: Vec<f64> = load.ramp.levels.iter().copied().filter(|l| *l < 1.0 && hold_ns > 0).collect();
-    let up = below_full.iter().map(|&share| level(SegmentKind::RampUp, share));
-    let down = below_full.iter().rev().map(|&share| level(SegmentKind::RampDown, share));
+    let below_full: Vec<f64> = load
+        .ramp
+        .levels
+        .iter()
+        .copied()
+        .filter(|l| *l < 1.0 && hold_ns > 0)
+        .collect();
+    let up = below_full
+        .iter()
+        .map(|&share| level(SegmentKind::RampUp, share));
+    let down = below_full
+        .iter()
+        .rev()
+        .map(|&share| level(SegmentKind::RampDown, share));
     let warmup = Segment {
         name: "warm-up".to_owned(),
         kind: SegmentKind::Warmup,
@@ -356,7 +413,9 @@ fn schedule(profile: &Profile, steps: &[StepSpec], step_of: &[usize], devices: u
     let works = |s: &Segment| {
         let step = &steps[s.step];
         let p = s.parts;
-        (p.gemms && !step.gemms.is_empty()) || (p.buckets && !step.buckets.is_empty()) || (p.memory && step.memory.0 > 0)
+        (p.gemms && !step.gemms.is_empty())
+            || (p.buckets && !step.buckets.is_empty())
+            || (p.memory && step.memory.0 > 0)
     };
     let phases = load.phases.iter().enumerate().map(|(i, phase)| Segment {
         name: phase.name.clone(),
@@ -367,17 +426,32 @@ fn schedule(profile: &Profile, steps: &[StepSpec], step_of: &[usize], devices: u
         active: devices,
         pulse: phase.pulse,
     });
-    up.chain([warmup]).chain(phases.filter(works)).chain(down).collect()
+    up.chain([warmup])
+        .chain(phases.filter(works))
+        .chain(down)
+        .collect()
 }
 
 /// What this run cannot show, whatever happens.
 fn limits(profile: &Profile, devices: &[DeviceInfo]) -> Vec<String> {
     let mut limits = Vec::new();
-    if devices.len() < 2 && profile.load.phases.iter().any(|p| p.mode != Mode::ComputeOnly) {
-        limits.push("one device alone: nothing is all-reduced, and no device has peers to compare with".to_owned());
+    if devices.len() < 2
+        && profile
+            .load
+            .phases
+            .iter()
+            .any(|p| p.mode != Mode::ComputeOnly)
+    {
+        limits.push(
+            "one device alone: nothing is all-reduced, and no device has peers to compare with"
+                .to_owned(),
+        );
     }
     if profile.load.fit_step.is_some() {
-        limits.push("the step is sized to the device, so its figures compare with no other machine".to_owned());
+        limits.push(
+            "the step is sized to the device, so its figures compare with no other machine"
+                .to_owned(),
+        );
     }
     limits
 }
@@ -417,13 +491,22 @@ mod tests {
     #[test]
     fn the_same_input_gives_the_same_plan() {
         let devices = [device("cpu0"), device("cpu1")];
-        let make = || super::make(&smoke(), &devices, &settings(150e9)).unwrap().digest();
+        let make = || {
+            super::make(&smoke(), &devices, &settings(150e9))
+                .unwrap()
+                .digest()
+        };
         assert_eq!(make(), make());
     }
 
     #[test]
     fn a_training_step_does_three_matmuls_for_each_weight_and_reduces_every_gradient() {
-        let plan = make(&smoke(), &[device("cpu0"), device("cpu1")], &settings(200e9)).unwrap();
+        let plan = make(
+            &smoke(),
+            &[device("cpu0"), device("cpu1")],
+            &settings(200e9),
+        )
+        .unwrap();
         let step = &plan.steps[plan.schedule.last().unwrap().step];
         assert_eq!(step.gemms.len(), 2 * 4 * 3);
         let reduced: u64 = step.buckets.iter().map(|b| b.bytes.0).sum();
@@ -436,7 +519,11 @@ mod tests {
     #[test]
     fn a_slow_device_gets_a_smaller_step_and_a_fast_one_a_larger() {
         let devices = [device("cpu0")];
-        let flop = |rate| make(&smoke(), &devices, &settings(rate)).unwrap().steps[0].flop().0;
+        let flop = |rate| {
+            make(&smoke(), &devices, &settings(rate)).unwrap().steps[0]
+                .flop()
+                .0
+        };
         assert!(flop(4e9) <= 4e9 * 0.12);
         assert!(flop(4e9) < flop(150e9));
         assert!(flop(150e9) < flop(10e12));
@@ -445,16 +532,30 @@ mod tests {
     #[test]
     fn a_dtype_that_no_device_has_is_refused_with_what_each_has() {
         let soak = hallmark_profiles::profile::load("soak").unwrap();
-        let error = make(&soak, &[device("cpu0")], &Settings::default()).unwrap_err().to_string();
-        assert!(error.contains("bf16") && error.contains("cpu0 has f32"), "{error}");
+        let error = make(&soak, &[device("cpu0")], &Settings::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("bf16") && error.contains("cpu0 has f32"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_matmul_that_does_not_fit_says_what_is_free_and_needed() {
-        let text = smoke().text.replace("hidden = 512", "hidden = 65536").replace("fit_step = \"120 ms\"\n", "");
+        let text = smoke()
+            .text
+            .replace("hidden = 512", "hidden = 65536")
+            .replace("fit_step = \"120 ms\"\n", "");
         let loaded = hallmark_profiles::profile::parse(&text, "big.toml").unwrap();
-        let error = make(&loaded, &[device("cpu0")], &Settings::default()).unwrap_err().to_string();
-        assert!(error.contains("has 8.00\u{a0}GiB free") || error.contains("free, the profile's step needs"), "{error}");
+        let error = make(&loaded, &[device("cpu0")], &Settings::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("has 8.00\u{a0}GiB free")
+                || error.contains("free, the profile's step needs"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -462,7 +563,10 @@ mod tests {
         let mut settings = settings(150e9);
         settings.duration = Time::new(Duration::from_secs(10));
         let plan = make(&smoke(), &[device("cpu0")], &settings).unwrap();
-        let phases = plan.schedule.iter().filter(|s| matches!(s.kind, SegmentKind::Phase(_)));
+        let phases = plan
+            .schedule
+            .iter()
+            .filter(|s| matches!(s.kind, SegmentKind::Phase(_)));
         let total: u64 = phases.map(|s| s.duration_ns).sum();
         assert!(total.abs_diff(10_000_000_000) < 10, "{total}");
         assert_eq!(plan.overrides.len(), 1);

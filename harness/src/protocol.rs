@@ -35,7 +35,10 @@ pub enum ToWorker {
     /// End the current order in good order.
     Stop,
     /// Go on without the missing ranks. Only when idle.
-    Regroup { generation: u32, members: Vec<u32> },
+    Regroup {
+        generation: u32,
+        members: Vec<u32>,
+    },
     Quit,
 }
 
@@ -70,7 +73,7 @@ pub struct Order {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromWorker {
     Opened {
-        info: DeviceInfo,
+        info: Box<DeviceInfo>,
         free_bytes: u64,
         /// FLOP/s of the probe, if one was asked for.
         probe: Option<f64>,
@@ -82,9 +85,15 @@ pub enum FromWorker {
         transport: Option<String>,
     },
     Steps(Steps),
-    Mismatch { at_ns: u64, detail: String },
+    Mismatch {
+        at_ns: u64,
+        detail: String,
+    },
     /// The order is done and nothing is in flight.
-    Idle { segment: u32, next_seq: u64 },
+    Idle {
+        segment: u32,
+        next_seq: u64,
+    },
     /// The collective failed; nothing is in flight; waiting for a regroup.
     Broken {
         segment: u32,
@@ -93,8 +102,13 @@ pub enum FromWorker {
         /// Ranks waited for in vain.
         missing: Vec<u32>,
     },
-    Regrouped { generation: u32 },
-    Fault { kind: FaultKind, detail: String },
+    Regrouped {
+        generation: u32,
+    },
+    Fault {
+        kind: FaultKind,
+        detail: String,
+    },
 }
 
 /// A pipe that broke or a peer that does not speak this protocol.
@@ -113,7 +127,8 @@ pub enum ProtocolError {
 /// # Errors
 /// [`ProtocolError::Pipe`] when the peer is gone.
 pub fn send<T: Serialize>(pipe: &mut impl Write, message: &T) -> Result<(), ProtocolError> {
-    let body = rmp_serde::to_vec_named(message).map_err(|e| ProtocolError::Garbled(e.to_string()))?;
+    let body =
+        rmp_serde::to_vec_named(message).map_err(|e| ProtocolError::Garbled(e.to_string()))?;
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
     if length > MESSAGE_MAX {
         return Err(ProtocolError::TooLong { bytes: length });
@@ -139,7 +154,9 @@ pub fn receive<T: DeserializeOwned>(pipe: &mut impl Read) -> Result<Option<T>, P
     }
     let mut body = vec![0; bytes as usize];
     pipe.read_exact(&mut body)?;
-    rmp_serde::from_slice(&body).map(Some).map_err(|e| ProtocolError::Garbled(e.to_string()))
+    rmp_serde::from_slice(&body)
+        .map(Some)
+        .map_err(|e| ProtocolError::Garbled(e.to_string()))
 }
 
 #[cfg(test)]
@@ -151,7 +168,10 @@ mod tests {
         let mut pipe = Vec::new();
         send(&mut pipe, &FromWorker::Regrouped { generation: 7 }).unwrap();
         let mut reader = pipe.as_slice();
-        assert_eq!(receive(&mut reader).unwrap(), Some(FromWorker::Regrouped { generation: 7 }));
+        assert_eq!(
+            receive(&mut reader).unwrap(),
+            Some(FromWorker::Regrouped { generation: 7 })
+        );
         assert_eq!(receive::<FromWorker>(&mut reader).unwrap(), None);
     }
 

@@ -45,7 +45,10 @@ pub enum Output {
     Tell(u32, ToWorker),
     Kill(u32),
     /// Give the group's generation up, so that nobody waits for the lost ranks.
-    Abandon { generation: u32, lost: Vec<u32> },
+    Abandon {
+        generation: u32,
+        lost: Vec<u32>,
+    },
     Finished(Ending),
 }
 
@@ -103,7 +106,9 @@ impl Run {
         let plan = standing.opened().plan.clone();
         let reduces = plan.steps.iter().any(|s| !s.buckets.is_empty());
         let lost = |d: &u32| missing.iter().any(|(m, ..)| m == d);
-        let group = (0..plan.devices.len() as u32).filter(|d| reduces && !lost(d)).collect();
+        let group = (0..plan.devices.len() as u32)
+            .filter(|d| reduces && !lost(d))
+            .collect();
         let workers = plan.devices.iter().map(|_| Worker {
             duty: Duty::Idle,
             progress_ns: now_ns,
@@ -218,7 +223,11 @@ impl Run {
     }
 
     fn event(&mut self, at_ns: u64, device: Option<u32>, what: What) {
-        let frame = Frame::Event(Event { at_ns, device, what });
+        let frame = Frame::Event(Event {
+            at_ns,
+            device,
+            what,
+        });
         if self.standing.push(&frame).is_ok() {
             self.outputs.push(Output::Journal(frame));
         }
@@ -227,7 +236,8 @@ impl Run {
     fn tell_busy(&mut self, order: &ToWorker) {
         for (device, worker) in self.workers.iter().enumerate() {
             if worker.duty == Duty::Busy {
-                self.outputs.push(Output::Tell(device as u32, order.clone()));
+                self.outputs
+                    .push(Output::Tell(device as u32, order.clone()));
             }
         }
     }
@@ -270,14 +280,22 @@ impl Run {
     fn broke(&mut self, why: String, missing: &[u32], now_ns: u64) {
         self.stalled_ns.get_or_insert(now_ns);
         for &rank in missing {
-            if self.workers.get(rank as usize).is_some_and(|w| w.duty == Duty::Busy) {
+            if self
+                .workers
+                .get(rank as usize)
+                .is_some_and(|w| w.duty == Duty::Busy)
+            {
                 self.lose(rank, FaultKind::Silent, why.clone(), now_ns);
             }
         }
     }
 
     fn lose(&mut self, device: u32, kind: FaultKind, detail: String, now_ns: u64) {
-        let Some(worker) = self.workers.get_mut(device as usize).filter(|w| w.duty != Duty::Dead) else {
+        let Some(worker) = self
+            .workers
+            .get_mut(device as usize)
+            .filter(|w| w.duty != Duty::Dead)
+        else {
             return;
         };
         worker.duty = Duty::Dead;
@@ -299,13 +317,21 @@ impl Run {
         let Some(segment) = self.segment.and_then(|s| self.plan.schedule.get(s)) else {
             return false;
         };
-        let has_buckets = self.plan.steps.get(segment.step).is_some_and(|s| !s.buckets.is_empty());
+        let has_buckets = self
+            .plan
+            .steps
+            .get(segment.step)
+            .is_some_and(|s| !s.buckets.is_empty());
         segment.parts.buckets && has_buckets && segment.active > 1
     }
 
     /// Declares silent what has shown no completed step for too long.
     fn watch(&mut self, now_ns: u64) {
-        let least = if self.coupled() { GROUP_SILENCE_NS } else { SILENCE_NS };
+        let least = if self.coupled() {
+            GROUP_SILENCE_NS
+        } else {
+            SILENCE_NS
+        };
         let silent = self.workers.iter().enumerate().filter_map(|(device, w)| {
             let limit = least.max(w.longest_step_ns.saturating_mul(4));
             let quiet = now_ns.saturating_sub(w.progress_ns);
@@ -328,16 +354,28 @@ impl Run {
         let tripped = checks.into_iter().find_map(|(metric, limit)| {
             let limit = limit?;
             (0..self.workers.len() as u32).find_map(|device| {
-                let value = self.standing.latest(device, metric).filter(|v| *v > limit.value)?;
+                let value = self
+                    .standing
+                    .latest(device, metric)
+                    .filter(|v| *v > limit.value)?;
                 let shown = hallmark_profiles::units::human(value, limit.unit);
-                Some(format!("{} of {} reads {shown}, above {limit}", metric, self.plan.devices[device as usize].id))
+                Some(format!(
+                    "{} of {} reads {shown}, above {limit}",
+                    metric, self.plan.devices[device as usize].id
+                ))
             })
         });
         let lost_for = stop.sensor_lost_for.map(|t| t.duration().as_nanos() as u64);
         let lost = self.standing.tables().iter().find_map(|t| {
             let quiet = now_ns.saturating_sub(t.last_ns.unwrap_or(now_ns));
             let over = lost_for.is_some_and(|limit| quiet > limit);
-            over.then(|| format!("{} has been silent for {:.0} s", t.table.name, quiet as f64 / 1e9))
+            over.then(|| {
+                format!(
+                    "{} has been silent for {:.0} s",
+                    t.table.name,
+                    quiet as f64 / 1e9
+                )
+            })
         });
         if let Some(why) = tripped.or(lost) {
             self.stop(why, now_ns);
@@ -373,7 +411,8 @@ impl Run {
         self.finished = true;
         for (device, worker) in self.workers.iter().enumerate() {
             if worker.duty != Duty::Dead {
-                self.outputs.push(Output::Tell(device as u32, ToWorker::Quit));
+                self.outputs
+                    .push(Output::Tell(device as u32, ToWorker::Quit));
             }
         }
         self.outputs.push(Output::Finished(ending));
@@ -391,7 +430,10 @@ impl Run {
                 why: "no device is left".to_owned(),
             });
         }
-        if duties.iter().any(|d| matches!(d, Duty::Busy | Duty::Regrouping)) {
+        if duties
+            .iter()
+            .any(|d| matches!(d, Duty::Busy | Duty::Regrouping))
+        {
             return;
         }
         if !self.group.is_empty() && self.group != self.alive() || duties.contains(&Duty::Broken) {
@@ -428,12 +470,21 @@ impl Run {
         let down = |s: &hallmark_results::plan::Segment| s.kind == SegmentKind::RampDown;
         let rest = schedule.iter().enumerate().skip(current + 1);
         // What is not yet up need not be brought down.
-        let full = schedule.get(current).is_some_and(|s| s.kind != SegmentKind::RampUp);
-        rest.filter(|(_, s)| full && down(s)).map(|(i, _)| i).next().unwrap_or(schedule.len())
+        let full = schedule
+            .get(current)
+            .is_some_and(|s| s.kind != SegmentKind::RampUp);
+        rest.filter(|(_, s)| full && down(s))
+            .map(|(i, _)| i)
+            .next()
+            .unwrap_or(schedule.len())
     }
 
     fn alive(&self) -> Vec<u32> {
-        let alive = self.workers.iter().enumerate().filter(|(_, w)| w.duty != Duty::Dead);
+        let alive = self
+            .workers
+            .iter()
+            .enumerate()
+            .filter(|(_, w)| w.duty != Duty::Dead);
         alive.map(|(device, _)| device as u32).collect()
     }
 
@@ -469,7 +520,13 @@ impl Run {
             // The limit of the warm-up is the fold's to say; the order itself is only bounded loosely.
             self.until_ns = self.until_ns.saturating_add(2_000_000_000);
         }
-        self.event(now_ns, None, What::Segment { index: index as u32 });
+        self.event(
+            now_ns,
+            None,
+            What::Segment {
+                index: index as u32,
+            },
+        );
         self.order(index, now_ns);
     }
 
@@ -478,7 +535,11 @@ impl Run {
         let Some(segment) = self.plan.schedule.get(index).cloned() else {
             return;
         };
-        let active: Vec<u32> = self.alive().into_iter().filter(|d| (*d as usize) < segment.active).collect();
+        let active: Vec<u32> = self
+            .alive()
+            .into_iter()
+            .filter(|d| (*d as usize) < segment.active)
+            .collect();
         let coupled = self.coupled();
         self.orders += 1;
         for device in active {
@@ -494,7 +555,8 @@ impl Run {
                 first_seq: self.orders << 32,
                 pulse: segment.pulse,
             };
-            self.outputs.push(Output::Tell(device, ToWorker::Start(order)));
+            self.outputs
+                .push(Output::Tell(device, ToWorker::Start(order)));
         }
         if !self.workers.iter().any(|w| w.duty == Duty::Busy) {
             // None of this segment's devices is left; the next one may have some.

@@ -84,7 +84,8 @@ impl Sensors {
         for device in devices {
             for (group, period) in [(Group::Load, None), (Group::Health, Some(SLOW_NS))] {
                 let sensor = device.sensor(group);
-                self.absent.extend(sensor.absent().iter().cloned().map(What::from));
+                self.absent
+                    .extend(sensor.absent().iter().cloned().map(What::from));
                 self.add(sensor, period);
             }
         }
@@ -94,7 +95,9 @@ impl Sensors {
     /// with the settings as found.
     pub fn lay_out(self, plan: &Plan, first: u32) -> Layout {
         let mut layout = Layout::default();
-        layout.events.extend(self.absent.into_iter().map(|what| (None, what)));
+        layout
+            .events
+            .extend(self.absent.into_iter().map(|what| (None, what)));
         for ((mut sensor, period), id) in self.present.into_iter().zip(first..) {
             let description = sensor.describe();
             let device = description.device.as_ref().and_then(|key| owner(plan, key));
@@ -105,8 +108,12 @@ impl Sensors {
             for (key, value) in sensor.as_found() {
                 layout.events.push((device, What::AsFound { key, value }));
             }
-            let place = device.and_then(|d| plan.devices.get(d as usize)).map(|d| d.id.clone());
-            let period_ns = period.unwrap_or(plan.sample_period_ns).max(plan.sample_period_ns);
+            let place = device
+                .and_then(|d| plan.devices.get(d as usize))
+                .map(|d| d.id.clone());
+            let period_ns = period
+                .unwrap_or(plan.sample_period_ns)
+                .max(plan.sample_period_ns);
             let id = id.min(first + layout.tables.len() as u32);
             layout.tables.push(Table {
                 id,
@@ -114,7 +121,11 @@ impl Sensors {
                 source: description.source.clone(),
                 provenance: description.provenance,
                 device,
-                place: place.unwrap_or_else(|| plan.devices.first().map_or_else(String::new, |d| d.node.clone())),
+                place: place.unwrap_or_else(|| {
+                    plan.devices
+                        .first()
+                        .map_or_else(String::new, |d| d.node.clone())
+                }),
                 period_ns,
                 series: description.series.clone(),
             });

@@ -45,7 +45,11 @@ pub fn find() -> Found {
 ///
 /// # Errors
 /// [`TopologyError`], which lists the known devices.
-pub fn select(found: &Found, names: &[String], cores: &[usize]) -> Result<Vec<DeviceInfo>, TopologyError> {
+pub fn select(
+    found: &Found,
+    names: &[String],
+    cores: &[usize],
+) -> Result<Vec<DeviceInfo>, TopologyError> {
     let mut chosen: Vec<DeviceInfo> = Vec::new();
     for name in names {
         let mut picked: Vec<_> = found
@@ -61,7 +65,10 @@ pub fn select(found: &Found, names: &[String], cores: &[usize]) -> Result<Vec<De
             let ids = found.devices.iter().map(|d| d.id.clone());
             return Err(TopologyError::Unknown {
                 name: name.clone(),
-                known: ids.chain(["auto".to_owned()]).collect::<Vec<_>>().join(", "),
+                known: ids
+                    .chain(["auto".to_owned()])
+                    .collect::<Vec<_>>()
+                    .join(", "),
             });
         }
         for device in picked {
@@ -71,8 +78,14 @@ pub fn select(found: &Found, names: &[String], cores: &[usize]) -> Result<Vec<De
         }
     }
     if chosen.is_empty() {
-        let why = found.absent.iter().map(|a| a.why.clone()).collect::<Vec<_>>();
-        return Err(TopologyError::None { why: why.join("; ") });
+        let why = found
+            .absent
+            .iter()
+            .map(|a| a.why.clone())
+            .collect::<Vec<_>>();
+        return Err(TopologyError::None {
+            why: why.join("; "),
+        });
     }
     share_cores(chosen, names, cores)
 }
@@ -80,12 +93,19 @@ pub fn select(found: &Found, names: &[String], cores: &[usize]) -> Result<Vec<De
 fn auto(found: &Found) -> Vec<DeviceInfo> {
     let real: Vec<_> = found.devices.iter().filter(|d| !d.software).collect();
     if real.is_empty() {
-        return found.devices.iter().filter(|d| d.engine == "cpu").cloned().collect();
+        return found
+            .devices
+            .iter()
+            .filter(|d| d.engine == "cpu")
+            .cloned()
+            .collect();
     }
     let mut chosen: Vec<DeviceInfo> = Vec::new();
     for device in real {
         // One physical device, one engine: the first that lists it.
-        let twin = chosen.iter().any(|c| c.pci.is_some() && c.pci == device.pci);
+        let twin = chosen
+            .iter()
+            .any(|c| c.pci.is_some() && c.pci == device.pci);
         if !twin {
             chosen.push(device.clone());
         }
@@ -134,7 +154,9 @@ fn share_cores(
 #[cfg(target_os = "linux")]
 pub fn cores() -> Vec<usize> {
     match rustix::thread::sched_getaffinity(None) {
-        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|&c| set.is_set(c)).collect(),
+        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU)
+            .filter(|&c| set.is_set(c))
+            .collect(),
         Err(_) => (0..parallelism()).collect(),
     }
 }
@@ -155,9 +177,13 @@ pub fn host() -> Host {
     let first = |path: &str, key: &str| {
         let file = std::fs::read_to_string(path).unwrap_or_else(|_| String::new());
         let line = file.lines().find(|l| l.starts_with(key)).map(str::to_owned);
-        line.and_then(|l| l.split_once([':', '=']).map(|(_, v)| v.trim().trim_matches('"').to_owned()))
+        line.and_then(|l| {
+            l.split_once([':', '='])
+                .map(|(_, v)| v.trim().trim_matches('"').to_owned())
+        })
     };
-    let memory_kib = first("/proc/meminfo", "MemTotal").and_then(|v| v.split(' ').next()?.parse::<u64>().ok());
+    let memory_kib =
+        first("/proc/meminfo", "MemTotal").and_then(|v| v.split(' ').next()?.parse::<u64>().ok());
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id");
     Host {
         name: text(uname.nodename()),
@@ -224,7 +250,10 @@ mod tests {
             device("cpu1", "cpu", true, None),
         ]);
         let chosen = select(&found, &names(&["auto"]), &[0, 1]).unwrap();
-        let cores: Vec<_> = chosen.iter().map(|d| (d.id.as_str(), d.cores.clone())).collect();
+        let cores: Vec<_> = chosen
+            .iter()
+            .map(|d| (d.id.as_str(), d.cores.clone()))
+            .collect();
         assert_eq!(cores, [("cpu0", vec![0]), ("cpu1", vec![1])]);
     }
 
@@ -236,16 +265,27 @@ mod tests {
             device("cpu1", "cpu", true, None),
         ]);
         let chosen = select(&found, &names(&["cpu", "wgpu0"]), &[0, 1]).unwrap();
-        let cores: Vec<_> = chosen.iter().map(|d| (d.id.as_str(), d.cores.clone())).collect();
+        let cores: Vec<_> = chosen
+            .iter()
+            .map(|d| (d.id.as_str(), d.cores.clone()))
+            .collect();
         assert_eq!(cores, [("cpu0", vec![0]), ("wgpu0", vec![1])]);
         let named = select(&found, &names(&["cpu0", "cpu1", "wgpu0"]), &[0, 1]).unwrap_err();
-        assert_eq!(named, TopologyError::TooFewCores { devices: 3, cores: 2 });
+        assert_eq!(
+            named,
+            TopologyError::TooFewCores {
+                devices: 3,
+                cores: 2
+            }
+        );
     }
 
     #[test]
     fn an_unknown_device_lists_the_known_ones() {
         let found = found(vec![device("cpu0", "cpu", true, None)]);
-        let error = select(&found, &names(&["gpu0"]), &[0]).unwrap_err().to_string();
+        let error = select(&found, &names(&["gpu0"]), &[0])
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "unknown device `gpu0`; this machine has: cpu0, auto");
     }
 }

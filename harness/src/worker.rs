@@ -124,7 +124,8 @@ impl Worker {
                 }
                 Act::Wait { until_ns } => {
                     self.flush(&mut bench);
-                    let wait = Duration::from_nanos(until_ns.saturating_sub(now)).min(Duration::from_secs(3600));
+                    let wait = Duration::from_nanos(until_ns.saturating_sub(now))
+                        .min(Duration::from_secs(3600));
                     let go_on = match self.inbox.recv_timeout(wait) {
                         Ok(order) => self.obey(&mut bench, order)?,
                         Err(error) => error == RecvTimeoutError::Timeout,
@@ -179,12 +180,17 @@ impl Worker {
         self.index = device;
         self.clock = RunClock::with_epoch(epoch_ns);
         pin(&info.cores);
-        let engine = engines::find(&info.engine)
-            .ok_or_else(|| WorkerError::Order(format!("this build has no engine `{}`", info.engine)))?;
+        let engine = engines::find(&info.engine).ok_or_else(|| {
+            WorkerError::Order(format!("this build has no engine `{}`", info.engine))
+        })?;
         let mut open = engine.open(&info)?;
-        let probe = if probe { Some(rate(open.as_mut())?) } else { None };
+        let probe = if probe {
+            Some(rate(open.as_mut())?)
+        } else {
+            None
+        };
         self.say(FromWorker::Opened {
-            info: open.info().clone(),
+            info: Box::new(open.info().clone()),
             free_bytes: open.free_memory().0,
             probe,
         });
@@ -235,12 +241,18 @@ impl Worker {
         match order {
             ToWorker::Start(order) => {
                 if order.step >= bench.steps.len() {
-                    return Err(WorkerError::Order(format!("no step {} was prepared", order.step)));
+                    return Err(WorkerError::Order(format!(
+                        "no step {} was prepared",
+                        order.step
+                    )));
                 }
                 bench.driver.start(order, self.clock.now_ns());
             }
             ToWorker::Stop => bench.driver.stop(),
-            ToWorker::Regroup { generation, members } => {
+            ToWorker::Regroup {
+                generation,
+                members,
+            } => {
                 if let Some(step) = bench.grouped.and_then(|s| bench.steps.get_mut(s)) {
                     step.regroup(generation, &members)?;
                 }
@@ -248,7 +260,9 @@ impl Worker {
             }
             ToWorker::Quit => return Ok(false),
             ToWorker::Open { .. } | ToWorker::Prepare { .. } => {
-                return Err(WorkerError::Order("the device is open and prepared already".to_owned()));
+                return Err(WorkerError::Order(
+                    "the device is open and prepared already".to_owned(),
+                ));
             }
         }
         Ok(true)
@@ -265,7 +279,9 @@ impl Worker {
         let clock = self.clock;
         let failed = done.collective_fault.is_some();
         if let Some(why) = &done.collective_fault {
-            bench.broken.get_or_insert((why.clone(), done.missing_ranks.clone()));
+            bench
+                .broken
+                .get_or_insert((why.clone(), done.missing_ranks.clone()));
         }
         if let Some((row, ops)) = bench.driver.retired(done, |t| clock.at_ns(t)) {
             // A step whose all-reduce failed is not a completed step; the fault is reported when the order ends.
@@ -308,7 +324,10 @@ fn join(group: &Group, spec: &StepSpec) -> Result<Box<dyn Collective>, KernelErr
 }
 
 /// Runs the self-test of the first step that has matmuls.
-fn self_test(specs: &[StepSpec], steps: &mut [Box<dyn PreparedStep>]) -> Result<(bool, String), KernelError> {
+fn self_test(
+    specs: &[StepSpec],
+    steps: &mut [Box<dyn PreparedStep>],
+) -> Result<(bool, String), KernelError> {
     let with_matmul = specs.iter().position(|s| !s.gemms.is_empty());
     let Some(step) = with_matmul.and_then(|i| steps.get_mut(i)) else {
         return Ok((false, "no step has a matmul to test".to_owned()));
@@ -363,7 +382,10 @@ fn pin(cores: &[usize]) {
         return;
     }
     let mut set = rustix::thread::CpuSet::new();
-    for &core in cores.iter().filter(|c| **c < rustix::thread::CpuSet::MAX_CPU) {
+    for &core in cores
+        .iter()
+        .filter(|c| **c < rustix::thread::CpuSet::MAX_CPU)
+    {
         set.set(core);
     }
     // Refused inside a tighter cgroup: the pool then reports what it got.

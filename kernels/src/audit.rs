@@ -114,8 +114,16 @@ impl Expected {
             })
         };
         let (m, n, k) = (gemm.m as usize, gemm.n as usize, gemm.k as usize);
-        let b_r: Vec<u32> = b.chunks_exact(n).take(k).map(|row| weigh(row, &challenge)).collect();
-        let rows = a.chunks_exact(k).take(m).map(|row| weigh(row, &b_r)).collect();
+        let b_r: Vec<u32> = b
+            .chunks_exact(n)
+            .take(k)
+            .map(|row| weigh(row, &challenge))
+            .collect();
+        let rows = a
+            .chunks_exact(k)
+            .take(m)
+            .map(|row| weigh(row, &b_r))
+            .collect();
         Self {
             gemm,
             pair,
@@ -146,10 +154,9 @@ impl Expected {
 /// Row sums of C on the host: `m` rows of `challenge.len()` columns.
 pub fn row_sums(c: &[f32], challenge: &[u32], out: &mut [u32]) {
     for (row, sum) in c.chunks_exact(challenge.len().max(1)).zip(out) {
-        *sum = row
-            .iter()
-            .zip(challenge)
-            .fold(0_u32, |acc, (&value, &r)| acc.wrapping_add(term(value).wrapping_mul(r)));
+        *sum = row.iter().zip(challenge).fold(0_u32, |acc, (&value, &r)| {
+            acc.wrapping_add(term(value).wrapping_mul(r))
+        });
     }
 }
 
@@ -232,7 +239,11 @@ mod tests {
                 c[element] = f32::from_bits(clean.to_bits() ^ (1 << bit));
                 row_sums(&c, &expected.challenge, &mut rows);
                 let harmless = c[element] == 0.0 && clean == 0.0;
-                assert_eq!(expected.check(&rows).is_some(), !harmless, "{element} {bit}");
+                assert_eq!(
+                    expected.check(&rows).is_some(),
+                    !harmless,
+                    "{element} {bit}"
+                );
                 c[element] = clean;
             }
         }

@@ -57,7 +57,10 @@ impl Backend for Cpu {
             dtypes: dtypes.clone(),
             software: true,
             cores: Vec::new(),
-            facts: vec![("matmul".to_owned(), format!("own, {}", matmul::engine_name()))],
+            facts: vec![(
+                "matmul".to_owned(),
+                format!("own, {}", matmul::engine_name()),
+            )],
         };
         Ok((0..count).map(device).collect())
     }
@@ -91,7 +94,12 @@ impl Device for CpuDevice {
         collective: Option<Box<dyn Collective>>,
     ) -> Result<Box<dyn PreparedStep>, KernelError> {
         if !self.info.dtypes.contains(&spec.dtype) {
-            let known = self.info.dtypes.iter().map(|d| d.name()).collect::<Vec<_>>();
+            let known = self
+                .info
+                .dtypes
+                .iter()
+                .map(|d| d.name())
+                .collect::<Vec<_>>();
             return Err(KernelError::Dtype {
                 device: self.info.id.clone(),
                 dtype: spec.dtype,
@@ -136,9 +144,18 @@ fn available_memory() -> Bytes {
 }
 
 fn numa_nodes() -> usize {
-    let entries = std::fs::read_dir("/sys/devices/system/node").into_iter().flatten().flatten();
-    let is_node = |name: &str| name.strip_prefix("node").is_some_and(|n| n.parse::<u32>().is_ok());
-    entries.filter(|e| e.file_name().to_str().is_some_and(is_node)).count().max(1)
+    let entries = std::fs::read_dir("/sys/devices/system/node")
+        .into_iter()
+        .flatten()
+        .flatten();
+    let is_node = |name: &str| {
+        name.strip_prefix("node")
+            .is_some_and(|n| n.parse::<u32>().is_ok())
+    };
+    entries
+        .filter(|e| e.file_name().to_str().is_some_and(is_node))
+        .count()
+        .max(1)
 }
 
 #[cfg(test)]

@@ -15,13 +15,17 @@ pub enum KernelError {
         dtype: Dtype,
         known: String,
     },
-    #[error("{device} has {free} free, the step needs {need}; use smaller matmuls or stop other jobs")]
+    #[error(
+        "{device} has {free} free, the step needs {need}; use smaller matmuls or stop other jobs"
+    )]
     Memory {
         device: String,
         free: Bytes,
         need: Bytes,
     },
-    #[error("matmul {gemm} in {dtype} has no operand range that keeps every partial sum exact, so it could not be audited; use k ≤ {k_max}")]
+    #[error(
+        "matmul {gemm} in {dtype} has no operand range that keeps every partial sum exact, so it could not be audited; use k ≤ {k_max}"
+    )]
     NoExactRange {
         gemm: Gemm,
         dtype: Dtype,

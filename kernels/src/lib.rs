@@ -10,5 +10,5 @@ pub mod device;
 pub mod error;
 pub mod reference;
 pub mod timer;
-pub mod work;
 pub mod wgpu;
+pub mod work;

@@ -148,11 +148,8 @@ fn shape(
     k: usize,
 ) -> Result<(usize, usize), Disagreement> {
     // With k = 0 the inputs are empty and say nothing about m and n: one row will do.
-    let (m, n) = if k == 0 {
-        (1, c.len())
-    } else {
-        (a.len() / k, b.len() / k)
-    };
+    let per = |length: usize, none: usize| length.checked_div(k).unwrap_or(none);
+    let (m, n) = (per(a.len(), 1), per(b.len(), c.len()));
     if m * k == a.len() && n * k == b.len() && c.len() == m * n && want.len() == c.len() {
         return Ok((m, n));
     }

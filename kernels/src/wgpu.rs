@@ -58,7 +58,9 @@ impl Backend for Wgpu {
             return Err(Absent {
                 what: "wgpu".into(),
                 why: "no Vulkan, Metal or DX12 driver offers an adapter".into(),
-                remedy: "install the GPU's driver, or Mesa's software one (Debian: mesa-vulkan-drivers)".into(),
+                remedy:
+                    "install the GPU's driver, or Mesa's software one (Debian: mesa-vulkan-drivers)"
+                        .into(),
             });
         }
         Ok(found)
@@ -73,7 +75,10 @@ impl Backend for Wgpu {
             .collect();
         let same = |d: &&DeviceInfo| d.id == info.id && d.name == info.name && d.pci == info.pci;
         let Some(index) = known.iter().position(|d| same(&d)) else {
-            let known: Vec<_> = known.iter().map(|d| format!("{} ({})", d.id, d.name)).collect();
+            let known: Vec<_> = known
+                .iter()
+                .map(|d| format!("{} ({})", d.id, d.name))
+                .collect();
             return Err(KernelError::UnknownDevice {
                 name: format!("{} ({})", info.id, info.name),
                 known: known.join(", "),

@@ -57,7 +57,12 @@ struct Checker<'a> {
 }
 
 impl Checker<'_> {
-    fn require(&self, holds: bool, line: usize, what: impl FnOnce() -> String) -> Result<(), ProfileError> {
+    fn require(
+        &self,
+        holds: bool,
+        line: usize,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), ProfileError> {
         if holds {
             return Ok(());
         }
@@ -68,7 +73,12 @@ impl Checker<'_> {
         })
     }
 
-    fn key(&self, holds: bool, key: &str, what: impl FnOnce() -> String) -> Result<(), ProfileError> {
+    fn key(
+        &self,
+        holds: bool,
+        key: &str,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), ProfileError> {
         self.require(holds, line_of_key(self.text, key), what)
     }
 }
@@ -84,40 +94,64 @@ pub fn check(profile: &Profile, text: &str, origin: &str) -> Result<(), ProfileE
         format!("schema_version {version} is not known; this build reads {SCHEMA_VERSION}")
     })?;
     let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    let name_ok = !profile.name.is_empty() && profile.name.len() <= 64 && profile.name.bytes().all(legal);
+    let name_ok =
+        !profile.name.is_empty() && profile.name.len() <= 64 && profile.name.bytes().all(legal);
     c.key(name_ok, "name", || {
-        format!("name `{}` must be 1 to 64 lower-case letters, digits or hyphens", profile.name)
+        format!(
+            "name `{}` must be 1 to 64 lower-case letters, digits or hyphens",
+            profile.name
+        )
     })?;
     load(&c, &profile.load)?;
     for (i, phase) in profile.load.phases.iter().enumerate() {
         let line = line_of(text, "[[load.phase]]", i);
         self::phase(&c, &profile.load, phase, line)?;
-        let first = profile.load.phases.iter().position(|p| p.name == phase.name);
-        c.require(first == Some(i), line, || format!("phase `{}` stands twice", phase.name))?;
+        let first = profile
+            .load
+            .phases
+            .iter()
+            .position(|p| p.name == phase.name);
+        c.require(first == Some(i), line, || {
+            format!("phase `{}` stands twice", phase.name)
+        })?;
     }
     for (i, criterion) in profile.criteria.iter().enumerate() {
         let line = line_of(text, "[[criterion]]", i);
         self::criterion(&c, profile, criterion, line)?;
-        let first = profile.criteria.iter().position(|p| p.name == criterion.name);
-        c.require(first == Some(i), line, || format!("criterion `{}` stands twice", criterion.name))?;
+        let first = profile
+            .criteria
+            .iter()
+            .position(|p| p.name == criterion.name);
+        c.require(first == Some(i), line, || {
+            format!("criterion `{}` stands twice", criterion.name)
+        })?;
     }
     Ok(())
 }
 
 fn load(c: &Checker, load: &Load) -> Result<(), ProfileError> {
-    c.key(!load.dtype.is_empty(), "dtype", || "dtype needs at least one element type".to_owned())?;
+    c.key(!load.dtype.is_empty(), "dtype", || {
+        "dtype needs at least one element type".to_owned()
+    })?;
     c.key((2..=4).contains(&load.queue_depth), "queue_depth", || {
         format!("queue_depth {} must be 2 to 4", load.queue_depth)
     })?;
-    c.key((16..=1024).contains(&load.operand_pairs), "operand_pairs", || {
-        format!("operand_pairs {} must be 16 to 1024", load.operand_pairs)
-    })?;
-    c.key((0.0..=1.0).contains(&load.audit_share), "audit_share", || {
-        format!("audit_share {} must be 0 to 1", load.audit_share)
-    })?;
+    c.key(
+        (16..=1024).contains(&load.operand_pairs),
+        "operand_pairs",
+        || format!("operand_pairs {} must be 16 to 1024", load.operand_pairs),
+    )?;
+    c.key(
+        (0.0..=1.0).contains(&load.audit_share),
+        "audit_share",
+        || format!("audit_share {} must be 0 to 1", load.audit_share),
+    )?;
     let bucket = load.bucket.bytes().0;
-    c.key(bucket % 4 == 0 && bucket > 0, "bucket", || {
-        format!("bucket of {} is not a whole number of f32 elements", load.bucket)
+    c.key(bucket.is_multiple_of(4) && bucket > 0, "bucket", || {
+        format!(
+            "bucket of {} is not a whole number of f32 elements",
+            load.bucket
+        )
     })?;
     c.key(!load.phases.is_empty(), "[load]", || {
         "the load has no phase; add a [[load.phase]]".to_owned()
@@ -133,26 +167,55 @@ fn load(c: &Checker, load: &Load) -> Result<(), ProfileError> {
     })?;
     let w = &load.warmup;
     c.key(w.least <= w.limit, "limit", || {
-        format!("warm-up limit {} is below its least time {}", w.limit, w.least)
+        format!(
+            "warm-up limit {} is below its least time {}",
+            w.limit, w.least
+        )
     })?;
-    c.key(w.rate_tolerance > 0.0 && w.rate_tolerance < 1.0, "rate_tolerance", || {
-        format!("rate_tolerance {} must be between 0 and 1", w.rate_tolerance)
-    })?;
-    c.key(w.temperature_tolerance.unit == Unit::Kelvin, "temperature_tolerance", || {
-        format!("temperature_tolerance is in {}, not K", w.temperature_tolerance.unit)
-    })?;
+    c.key(
+        w.rate_tolerance > 0.0 && w.rate_tolerance < 1.0,
+        "rate_tolerance",
+        || {
+            format!(
+                "rate_tolerance {} must be between 0 and 1",
+                w.rate_tolerance
+            )
+        },
+    )?;
+    c.key(
+        w.temperature_tolerance.unit == Unit::Kelvin,
+        "temperature_tolerance",
+        || {
+            format!(
+                "temperature_tolerance is in {}, not K",
+                w.temperature_tolerance.unit
+            )
+        },
+    )?;
     if let Some(model) = load.model {
-        let least = model.hidden.min(model.ffn).min(model.tokens).min(model.layers);
-        c.key(least > 0, "hidden", || "model dimensions must be at least 1".to_owned())?;
+        let least = model
+            .hidden
+            .min(model.ffn)
+            .min(model.tokens)
+            .min(model.layers);
+        c.key(least > 0, "hidden", || {
+            "model dimensions must be at least 1".to_owned()
+        })?;
     }
     if let Some(g) = load.matmul {
-        c.key(g.m.min(g.n).min(g.k) > 0, "matmul", || format!("matmul {g} has a zero dimension"))?;
+        c.key(g.m.min(g.n).min(g.k) > 0, "matmul", || {
+            format!("matmul {g} has a zero dimension")
+        })?;
     }
     let stop = &load.stop_when;
     let celsius = stop.temp_core_above.is_none_or(|q| q.unit == Unit::Celsius);
-    c.key(celsius, "temp_core_above", || "temp_core_above must be in °C".to_owned())?;
+    c.key(celsius, "temp_core_above", || {
+        "temp_core_above must be in °C".to_owned()
+    })?;
     let watt = stop.power_draw_above.is_none_or(|q| q.unit == Unit::Watt);
-    c.key(watt, "power_draw_above", || "power_draw_above must be in W".to_owned())
+    c.key(watt, "power_draw_above", || {
+        "power_draw_above must be in W".to_owned()
+    })
 }
 
 fn phase(c: &Checker, load: &Load, phase: &Phase, line: usize) -> Result<(), ProfileError> {
@@ -170,23 +233,38 @@ fn phase(c: &Checker, load: &Load, phase: &Phase, line: usize) -> Result<(), Pro
         }
         Pattern::Pulse => {
             c.require(load.matmul.is_some(), line, || needs("a [load.matmul]"))?;
-            c.require(load.transients, line, || needs("`transients = true`: it steps the whole load"))?;
+            c.require(load.transients, line, || {
+                needs("`transients = true`: it steps the whole load")
+            })?;
             let Some(pulse) = phase.pulse else {
                 return c.require(false, line, || needs("pulse = { frequency, duty, depth }"));
             };
             let hertz = pulse.frequency.unit == Unit::Hertz && pulse.frequency.value > 0.0;
             c.require(hertz, line, || needs("a frequency above 0 Hz"))?;
-            c.require(pulse.duty > 0.0 && pulse.duty < 1.0, line, || needs("a duty between 0 and 1"))?;
-            c.require(pulse.depth > 0.0 && pulse.depth <= 1.0, line, || needs("a depth above 0, up to 1"))?;
+            c.require(pulse.duty > 0.0 && pulse.duty < 1.0, line, || {
+                needs("a duty between 0 and 1")
+            })?;
+            c.require(pulse.depth > 0.0 && pulse.depth <= 1.0, line, || {
+                needs("a depth above 0, up to 1")
+            })?;
         }
     }
     let pulse_only = phase.pulse.is_none() || phase.pattern == Pattern::Pulse;
-    c.require(pulse_only, line, || format!("phase `{name}` is no pulse, yet has `pulse`"))?;
+    c.require(pulse_only, line, || {
+        format!("phase `{name}` is no pulse, yet has `pulse`")
+    })?;
     let mode_only = phase.mode == Mode::Overlapped || phase.pattern == Pattern::Training;
-    c.require(mode_only, line, || format!("phase `{name}`: `mode` is for training phases only"))
+    c.require(mode_only, line, || {
+        format!("phase `{name}`: `mode` is for training phases only")
+    })
 }
 
-fn criterion(c: &Checker, profile: &Profile, criterion: &Criterion, line: usize) -> Result<(), ProfileError> {
+fn criterion(
+    c: &Checker,
+    profile: &Profile,
+    criterion: &Criterion,
+    line: usize,
+) -> Result<(), ProfileError> {
     let name = &criterion.name;
     let metric = criterion.metric;
     let declared = &profile.telemetry.metrics;
@@ -212,10 +290,14 @@ fn criterion(c: &Checker, profile: &Profile, criterion: &Criterion, line: usize)
         _ => metric.spec().unit,
     };
     for limit in limits.into_iter().flatten() {
-        let same = limit.unit == unit || (limit.unit == Unit::Percent && unit == Unit::One)
+        let same = limit.unit == unit
+            || (limit.unit == Unit::Percent && unit == Unit::One)
             || (limit.unit == Unit::One && unit == Unit::Count);
         c.require(same, line, || {
-            format!("criterion `{name}`: the limit {limit} is not in the unit of {metric}, {}", unit_name(unit))
+            format!(
+                "criterion `{name}`: the limit {limit} is not in the unit of {metric}, {}",
+                unit_name(unit)
+            )
         })?;
     }
     let share = criterion.allowed_share;
@@ -223,9 +305,17 @@ fn criterion(c: &Checker, profile: &Profile, criterion: &Criterion, line: usize)
         format!("criterion `{name}`: allowed_share {share} must be 0 to 1")
     })?;
     if let Some(wanted) = &criterion.phase {
-        let known: Vec<_> = profile.load.phases.iter().map(|p| p.name.as_str()).collect();
+        let known: Vec<_> = profile
+            .load
+            .phases
+            .iter()
+            .map(|p| p.name.as_str())
+            .collect();
         c.require(known.contains(&wanted.as_str()), line, || {
-            format!("criterion `{name}`: unknown phase `{wanted}`; this profile has: {}", known.join(", "))
+            format!(
+                "criterion `{name}`: unknown phase `{wanted}`; this profile has: {}",
+                known.join(", ")
+            )
         })?;
     }
     Ok(())

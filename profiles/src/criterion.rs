@@ -187,11 +187,18 @@ mod tests {
 
     #[test]
     fn a_statistic_reads_back_as_written() {
-        for text in ["median", "p1", "p5", "p95", "p99", "p99.9", "mean", "max", "slope", "total"] {
+        for text in [
+            "median", "p1", "p5", "p95", "p99", "p99.9", "mean", "max", "slope", "total",
+        ] {
             assert_eq!(text.parse::<Statistic>().unwrap().to_string(), text);
         }
         for text in ["p0", "p100", "p", "pNaN", "p-5", "avg", ""] {
-            assert!(text.parse::<Statistic>().unwrap_err().contains("known: median"), "{text}");
+            assert!(
+                text.parse::<Statistic>()
+                    .unwrap_err()
+                    .contains("known: median"),
+                "{text}"
+            );
         }
     }
 }

@@ -15,7 +15,9 @@ pub enum ProfileError {
         line: usize,
         what: String,
     },
-    #[error("{file}:{line}: criterion `{criterion}` judges {metric}, which this profile never measures; it measures: {known}")]
+    #[error(
+        "{file}:{line}: criterion `{criterion}` judges {metric}, which this profile never measures; it measures: {known}"
+    )]
     Undeclared {
         file: String,
         line: usize,

@@ -19,8 +19,14 @@ pub const BUILT_IN: [(&str, &str); 5] = [
     ("smoke", include_str!("../library/smoke.toml")),
     ("burn-in", include_str!("../library/burn-in.toml")),
     ("soak", include_str!("../library/soak.toml")),
-    ("hall-acceptance", include_str!("../library/hall-acceptance.toml")),
-    ("vendor-compare", include_str!("../library/vendor-compare.toml")),
+    (
+        "hall-acceptance",
+        include_str!("../library/hall-acceptance.toml"),
+    ),
+    (
+        "vendor-compare",
+        include_str!("../library/vendor-compare.toml"),
+    ),
 ];
 
 /// A profile, checked.
@@ -308,7 +314,9 @@ mod tests {
     fn smoke_with(from: &str, to: &str) -> String {
         let text = BUILT_IN[0].1;
         assert!(text.contains(from), "{from}");
-        parse(&text.replacen(from, to, 1), "my.toml").unwrap_err().to_string()
+        parse(&text.replacen(from, to, 1), "my.toml")
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -333,25 +341,52 @@ mod tests {
     #[test]
     fn an_unknown_profile_lists_the_known_ones() {
         let error = load("smok").unwrap_err().to_string();
-        assert!(error.contains("smoke, burn-in, soak, hall-acceptance, vendor-compare"), "{error}");
+        assert!(
+            error.contains("smoke, burn-in, soak, hall-acceptance, vendor-compare"),
+            "{error}"
+        );
     }
 
     #[test]
     fn bad_input_gets_one_line_with_file_line_and_what_is_known() {
         let cases = [
-            ("metric = \"duty\"", "metric = \"dutty\"", "known: matmul_rate"),
-            ("at_least = \"5 %\"", "at_least = \"5 parsecs\"", "unknown unit `parsecs`"),
+            (
+                "metric = \"duty\"",
+                "metric = \"dutty\"",
+                "known: matmul_rate",
+            ),
+            (
+                "at_least = \"5 %\"",
+                "at_least = \"5 parsecs\"",
+                "unknown unit `parsecs`",
+            ),
             ("dtype = [\"f32\"]", "dtype = [\"f31\"]", "expected one of"),
             ("duration = \"8 s\"", "duration = \"0 s\"", ""),
             ("duration = \"8 s\"", "duration = \"-8 s\"", ""),
-            ("statistic = \"p95\"", "statistic = \"p195\"", "known: median"),
-            ("metric = \"duty\"", "metric = \"rack_density\"", "which this profile never measures; it measures: matmul_rate"),
+            (
+                "statistic = \"p95\"",
+                "statistic = \"p195\"",
+                "known: median",
+            ),
+            (
+                "metric = \"duty\"",
+                "metric = \"rack_density\"",
+                "which this profile never measures; it measures: matmul_rate",
+            ),
             ("seed = 20260301", "sede = 1", "unknown field `sede`"),
             ("queue_depth = 3", "queue_depth = 9", "must be 2 to 4"),
             ("hidden = 512", "hidden = 0", "at least 1"),
-            ("pattern = \"memory\"", "pattern = \"pulse\"", "needs a [load.matmul]"),
+            (
+                "pattern = \"memory\"",
+                "pattern = \"pulse\"",
+                "needs a [load.matmul]",
+            ),
             ("levels = [0.5, 1.0]", "levels = [1.0]", "transients"),
-            ("at_most = \"2 %\"", "at_most = \"2 kW\"", "not in the unit of idle_gap"),
+            (
+                "at_most = \"2 %\"",
+                "at_most = \"2 kW\"",
+                "not in the unit of idle_gap",
+            ),
         ];
         for (from, to, wanted) in cases {
             let error = smoke_with(from, to);
@@ -376,6 +411,10 @@ mod tests {
     fn the_committed_schema_is_the_generated_one() {
         let committed = include_str!("../schema/profile.schema.json");
         let generated = serde_json::to_string_pretty(&schema()).unwrap();
-        assert_eq!(committed.trim(), generated.trim(), "run `hallmark profiles schema > profiles/schema/profile.schema.json`");
+        assert_eq!(
+            committed.trim(),
+            generated.trim(),
+            "run `hallmark profiles schema > profiles/schema/profile.schema.json`"
+        );
     }
 }

@@ -8,8 +8,8 @@ use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::Bytes;
 use hallmark_profiles::workload::{Dtype, Parts, StepSpec};
 use hallmark_results::frame::{
-    ClockState, Closed, Ending, Event, FORMAT_VERSION, Frame, Host, Opened, Provenance, Samples, Series, SeriesKind,
-    StepRow, Steps, Table, What,
+    ClockState, Closed, Ending, Event, FORMAT_VERSION, Frame, Host, Opened, Provenance, Samples,
+    Series, SeriesKind, StepRow, Steps, Table, What,
 };
 use hallmark_results::plan::{Plan, PlannedDevice, Segment, SegmentKind};
 use hallmark_results::standing::Standing;
@@ -27,7 +27,9 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 
 fn main() -> Outcome<()> {
     let mut arguments = std::env::args().skip(1);
-    let dir = arguments.next().ok_or("name a folder to make the record in")?;
+    let dir = arguments
+        .next()
+        .ok_or("name a folder to make the record in")?;
     let hours: u64 = arguments.next().map_or(Ok(24), |h| h.parse())?;
     let keep = arguments.next().is_some_and(|a| a == "keep");
     let dir = Path::new(&dir);
@@ -35,7 +37,9 @@ fn main() -> Outcome<()> {
     if !dir.join("seal").exists() {
         let seconds = hours * 3600;
         let (opened, story) = (opened(seconds)?, story(seconds));
-        let made = stopwatch::timed("generate and seal", || synthesize(dir, &opened, &story, true, rows(seconds)));
+        let made = stopwatch::timed("generate and seal", || {
+            synthesize(dir, &opened, &story, true, rows(seconds))
+        });
         println!("head: {}", made?);
     }
     measure(dir)?;
@@ -142,7 +146,13 @@ fn value(column: usize, device: u64, index: u64) -> f64 {
         8 => (index as f64 * 68.0 * 1e3 + chance * 500.0).round() / 1e3,
         9 => (index / 400_000) as f64,
         10 => (index / 90_000) as f64,
-        _ => if chance < 0.2 { 4.0 } else { 0.0 },
+        _ => {
+            if chance < 0.2 {
+                4.0
+            } else {
+                0.0
+            }
+        }
     }
 }
 
@@ -151,11 +161,15 @@ fn rows(seconds: u64) -> impl Iterator<Item = Frame> {
     let samples = move |first: u64, device: u32| {
         let indices = first..count.min(first + BATCH);
         // Dithered by ±10 %, as the sensors' schedule is.
-        let at = |i: u64| i * PERIOD_NS + PERIOD_NS / 10 + (noise(i + u64::from(device)) * 2e7) as u64;
+        let at =
+            |i: u64| i * PERIOD_NS + PERIOD_NS / 10 + (noise(i + u64::from(device)) * 2e7) as u64;
         let column = |c: usize| {
             // In 32 bits, as the drivers report gauges.
             let narrow = |v: f64| if c < 8 { f64::from(v as f32) } else { v };
-            indices.clone().map(|i| narrow(value(c, u64::from(device), i))).collect()
+            indices
+                .clone()
+                .map(|i| narrow(value(c, u64::from(device), i)))
+                .collect()
         };
         Frame::Samples(Samples {
             table: device,
@@ -177,7 +191,12 @@ fn rows(seconds: u64) -> impl Iterator<Item = Frame> {
             audited: 1,
             ..StepRow::default()
         };
-        Frame::Steps(Steps { device, device_clock: true, rows: vec![row], ops: vec![] })
+        Frame::Steps(Steps {
+            device,
+            device_clock: true,
+            rows: vec![row],
+            ops: vec![],
+        })
     };
     let all_steps = (0..seconds).flat_map(move |s| (0..DEVICES).map(move |d| steps(s, d)));
     let firsts = (0..count).step_by(BATCH as usize);
@@ -205,11 +224,18 @@ fn story(seconds: u64) -> Story {
     };
     Story {
         tables: (0..DEVICES).map(table).collect(),
-        events: vec![Event { at_ns: 0, device: None, what: What::Segment { index: 0 } }],
+        events: vec![Event {
+            at_ns: 0,
+            device: None,
+            what: What::Segment { index: 0 },
+        }],
         closed: Some(Closed {
             at_ns: seconds * SECOND_NS,
             utc_end: "2026-03-02T00:00:00Z".to_owned(),
-            clock: ClockState { synchronised: Some(true), max_error_s: Some(0.001) },
+            clock: ClockState {
+                synchronised: Some(true),
+                max_error_s: Some(0.001),
+            },
             ending: Ending::Complete,
         }),
     }
@@ -255,7 +281,12 @@ fn opened(seconds: u64) -> Outcome<Opened> {
             name: "burn".to_owned(),
             kind: SegmentKind::Phase(0),
             step: 0,
-            parts: Parts { gemms: true, buckets: false, optimizer: false, memory: false },
+            parts: Parts {
+                gemms: true,
+                buckets: false,
+                optimizer: false,
+                memory: false,
+            },
             duration_ns: seconds * SECOND_NS,
             active: DEVICES as usize,
             pulse: None,
@@ -273,7 +304,10 @@ fn opened(seconds: u64) -> Outcome<Opened> {
         run_id: "big-record".to_owned(),
         hallmark_version: env!("CARGO_PKG_VERSION").to_owned(),
         utc_start: "2026-03-01T00:00:00Z".to_owned(),
-        clock: ClockState { synchronised: Some(true), max_error_s: Some(0.001) },
+        clock: ClockState {
+            synchronised: Some(true),
+            max_error_s: Some(0.001),
+        },
         host: Host::default(),
         remark: None,
         plan_digest: plan.digest(),

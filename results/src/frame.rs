@@ -189,7 +189,11 @@ pub enum What {
     /// Warm-up ended because its limit was reached.
     NeverSteady { why: String },
     /// Nothing from a table from `from_ns` until the event.
-    Gap { table: u32, from_ns: u64, reason: String },
+    Gap {
+        table: u32,
+        from_ns: u64,
+        reason: String,
+    },
     /// A device, worker or sensor failed while the run went on.
     Fault { kind: FaultKind, detail: String },
     /// The injected bit flip and whether the audit saw it.
@@ -197,7 +201,11 @@ pub enum What {
     /// An audited result was wrong.
     Mismatch { detail: String },
     /// The survivors continue without the missing ranks.
-    Regrouped { generation: u32, members: Vec<u32>, stalled_ns: u64 },
+    Regrouped {
+        generation: u32,
+        members: Vec<u32>,
+        stalled_ns: u64,
+    },
     /// A driver's error event, e.g. an Xid.
     Xid { code: u64, detail: String },
     /// The run is being ended before its time, in good order.
@@ -207,7 +215,11 @@ pub enum What {
     /// A setting as it was found; hallmark never changes one.
     AsFound { key: String, value: String },
     /// Something that is not measured: why, and how to get it.
-    Absent { what: String, why: String, remedy: String },
+    Absent {
+        what: String,
+        why: String,
+        remedy: String,
+    },
     /// A decision of the harness that changes what comes next.
     Decision { what: String },
 }

@@ -98,8 +98,9 @@ impl Plan {
         if hallmark_profiles::profile::digest(&self.profile_text) != self.profile_digest {
             return Err("the profile's text is not the one whose digest the plan names".to_owned());
         }
-        let loaded: Loaded = hallmark_profiles::profile::parse(&self.profile_text, &self.profile_origin)
-            .map_err(|e| e.to_string())?;
+        let loaded: Loaded =
+            hallmark_profiles::profile::parse(&self.profile_text, &self.profile_origin)
+                .map_err(|e| e.to_string())?;
         Ok(loaded.profile)
     }
 

@@ -142,11 +142,22 @@ impl Standing {
         }
         if table.id as usize != self.tables.len() {
             // A resumed run declares its sensors anew; the same declaration is no second table.
-            let same = self.tables.get(table.id as usize).is_some_and(|t| t.table == *table);
-            return if same { Ok(()) } else { self.known("table", table.id, self.tables.len()) };
+            let same = self
+                .tables
+                .get(table.id as usize)
+                .is_some_and(|t| t.table == *table);
+            return if same {
+                Ok(())
+            } else {
+                self.known("table", table.id, self.tables.len())
+            };
         }
         self.tables.push(TableRun {
-            traces: table.series.iter().map(|_| Trace::new(TRACE_BIN_NS)).collect(),
+            traces: table
+                .series
+                .iter()
+                .map(|_| Trace::new(TRACE_BIN_NS))
+                .collect(),
             latest: vec![f64::NAN; table.series.len()],
             last_ns: None,
             table: table.clone(),
@@ -158,7 +169,9 @@ impl Standing {
         self.known("table", samples.table, self.tables.len())?;
         let run = &mut self.tables[samples.table as usize];
         let rows = samples.at_ns.len();
-        if samples.columns.len() != run.table.series.len() || samples.columns.iter().any(|c| c.len() != rows) {
+        if samples.columns.len() != run.table.series.len()
+            || samples.columns.iter().any(|c| c.len() != rows)
+        {
             return Err(StandingError::Ragged(samples.table));
         }
         for (row, &at) in samples.at_ns.iter().enumerate() {
@@ -191,12 +204,16 @@ impl Standing {
             run.device_clock &= steps.device_clock;
         }
         for row in &steps.rows {
-            if row.end_ns < row.start_ns || row.start_ns < row.due_ns.min(row.start_ns) || !row.flop.is_finite() {
+            if row.end_ns < row.start_ns
+                || row.start_ns < row.due_ns.min(row.start_ns)
+                || !row.flop.is_finite()
+            {
                 self.oddities += 1;
                 continue;
             }
             run.work.push(row.start_ns, row.end_ns, row.flop);
-            run.memory.push(row.start_ns, row.end_ns, row.memory_bytes as f64);
+            run.memory
+                .push(row.start_ns, row.end_ns, row.memory_bytes as f64);
             run.steps += 1;
             run.last_end_ns = run.last_end_ns.max(row.end_ns);
             run.audited += u64::from(row.audited);
@@ -205,13 +222,21 @@ impl Standing {
             run.flop += row.flop;
             self.last_ns = self.last_ns.max(row.end_ns);
             let members = members_at(&self.members, row.end_ns);
-            let window = self.windows.iter_mut().rev().find(|w| w.start_ns <= row.start_ns);
+            let window = self
+                .windows
+                .iter_mut()
+                .rev()
+                .find(|w| w.start_ns <= row.start_ns);
             if let Some(window) = window.filter(|w| w.end_ns.is_none_or(|end| row.start_ns < end)) {
                 window.step(steps.device, row, members);
             }
         }
         for op in &steps.ops {
-            let window = self.windows.iter_mut().rev().find(|w| w.start_ns <= op.start_ns);
+            let window = self
+                .windows
+                .iter_mut()
+                .rev()
+                .find(|w| w.start_ns <= op.start_ns);
             if let Some(window) = window.filter(|w| w.end_ns.is_none_or(|end| op.start_ns < end)) {
                 window.op(op);
             }
@@ -241,7 +266,9 @@ impl Standing {
             What::SelfTest { passed, .. } => {
                 // One failed self-test is not healed by a later one.
                 let passed = *passed;
-                self.on_device(event, |d, _| d.self_test = Some(passed && d.self_test != Some(false)));
+                self.on_device(event, |d, _| {
+                    d.self_test = Some(passed && d.self_test != Some(false))
+                });
             }
             _ => {}
         }
@@ -320,8 +347,12 @@ impl Standing {
 
     /// Latest finite value of a gauge of a device, for the live view.
     pub fn latest(&self, device: u32, metric: hallmark_profiles::metric::Metric) -> Option<f64> {
-        let tables = self.tables.iter().filter(|t| t.table.device == Some(device));
-        tables.flat_map(|t| t.table.series.iter().zip(&t.latest))
+        let tables = self
+            .tables
+            .iter()
+            .filter(|t| t.table.device == Some(device));
+        tables
+            .flat_map(|t| t.table.series.iter().zip(&t.latest))
             .find(|(s, v)| s.metric == metric && s.kind != SeriesKind::Counter && v.is_finite())
             .map(|(_, v)| *v)
     }

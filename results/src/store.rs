@@ -32,7 +32,8 @@ pub const COMPANIONS: [&str; 4] = ["report", "verdict", "certificate", "remark"]
 fn sync_folder(dir: &std::path::Path) -> Result<(), StoreError> {
     // Only Unix lets a folder be opened and synced; elsewhere the file system orders it.
     if cfg!(unix) {
-        let folder = std::fs::File::open(dir).map_err(|e| StoreError::io(dir, Operation::Open, e))?;
+        let folder =
+            std::fs::File::open(dir).map_err(|e| StoreError::io(dir, Operation::Open, e))?;
         folder
             .sync_all()
             .map_err(|e| StoreError::io(dir, Operation::Sync, e))?;

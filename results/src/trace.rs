@@ -132,7 +132,11 @@ impl WorkTrace {
             return;
         }
         while end_ns / self.bin_ns >= BINS as u64 {
-            self.amounts = self.amounts.chunks(2).map(|pair| pair.iter().sum()).collect();
+            self.amounts = self
+                .amounts
+                .chunks(2)
+                .map(|pair| pair.iter().sum())
+                .collect();
             self.bin_ns = self.bin_ns.saturating_mul(2);
         }
         let (first, last) = (start_ns / self.bin_ns, end_ns / self.bin_ns);
@@ -143,7 +147,11 @@ impl WorkTrace {
         for bin in first..=last {
             let from = start_ns.max(bin * self.bin_ns);
             let to = end_ns.min((bin + 1) * self.bin_ns);
-            let share = if end_ns == start_ns { 1.0 } else { (to - from) as f64 / length };
+            let share = if end_ns == start_ns {
+                1.0
+            } else {
+                (to - from) as f64 / length
+            };
             self.amounts[bin as usize] += amount * share;
         }
     }

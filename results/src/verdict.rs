@@ -127,7 +127,10 @@ pub struct Verdict {
 
 impl Verdict {
     pub fn count(&self, outcome: Outcome) -> usize {
-        self.findings.iter().filter(|f| f.outcome == outcome).count()
+        self.findings
+            .iter()
+            .filter(|f| f.outcome == outcome)
+            .count()
     }
 
     /// ACCEPTED (a site), PASSED (anything less), REJECTED or INCONCLUSIVE.

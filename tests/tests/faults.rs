@@ -3,6 +3,8 @@
 //! The binary is the real one, the devices are the processor's cores, the faults are signals and
 //! bits flipped in a worker's memory from outside.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 use hallmark_results::frame::{FaultKind, What};
 use hallmark_results::standing::Standing;
 use hallmark_results::store::read;
@@ -61,14 +63,25 @@ impl Run {
     fn workers(&self) -> Vec<u32> {
         let pid = self.child.id();
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-        let children = tasks.flatten().filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
-        let mut pids: Vec<u32> = children.flat_map(|c| c.split_whitespace().filter_map(|p| p.parse().ok()).collect::<Vec<_>>()).collect();
+        let children = tasks
+            .flatten()
+            .filter_map(|t| fs::read_to_string(t.path().join("children")).ok());
+        let mut pids: Vec<u32> = children
+            .flat_map(|c| {
+                c.split_whitespace()
+                    .filter_map(|p| p.parse().ok())
+                    .collect::<Vec<_>>()
+            })
+            .collect();
         pids.sort_unstable();
         pids
     }
 
     fn signal(&self, pid: u32, signal: &str) {
-        let sent = Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
+        let sent = Command::new("kill")
+            .args([signal, &pid.to_string()])
+            .status()
+            .unwrap();
         assert!(sent.success());
     }
 
@@ -113,7 +126,12 @@ fn faults(standing: &Standing) -> Vec<(Option<u32>, FaultKind)> {
 }
 
 fn finding(verdict: &Verdict, name: &str) -> Outcome {
-    verdict.findings.iter().find(|f| f.criterion.name == name).unwrap().outcome
+    verdict
+        .findings
+        .iter()
+        .find(|f| f.criterion.name == name)
+        .unwrap()
+        .outcome
 }
 
 #[test]
@@ -123,10 +141,23 @@ fn a_killed_worker_is_its_devices_fault_and_the_other_goes_on() {
     run.signal(victim, "-KILL");
     let (code, standing, verdict) = run.end();
     assert_eq!(faults(&standing), [(Some(1), FaultKind::WorkerDied)]);
-    assert_eq!((code, verdict.outcome), (1, Outcome::Failed), "{}", verdict.sentence);
+    assert_eq!(
+        (code, verdict.outcome),
+        (1, Outcome::Failed),
+        "{}",
+        verdict.sentence
+    );
     assert_eq!(finding(&verdict, "failures"), Outcome::Failed);
-    let at = standing.events().iter().find(|e| matches!(e.what, What::Fault { .. })).unwrap().at_ns;
-    assert!(standing.devices()[0].last_end_ns > at + 2_000_000_000, "the survivor works on");
+    let at = standing
+        .events()
+        .iter()
+        .find(|e| matches!(e.what, What::Fault { .. }))
+        .unwrap()
+        .at_ns;
+    assert!(
+        standing.devices()[0].last_end_ns > at + 2_000_000_000,
+        "the survivor works on"
+    );
 }
 
 #[test]
@@ -139,7 +170,10 @@ fn an_aborted_worker_is_reported_with_its_signal() {
         What::Fault { detail, .. } => Some(detail.clone()),
         _ => None,
     });
-    assert!(said.as_ref().is_some_and(|s| s.contains("signal: 6")), "{said:?}");
+    assert!(
+        said.as_ref().is_some_and(|s| s.contains("signal: 6")),
+        "{said:?}"
+    );
 }
 
 #[test]
@@ -156,8 +190,15 @@ fn one_bit_flipped_in_an_operand_is_caught_by_an_audit_and_rejects_the_run() {
     let run = Run::start(&["--duration", "20s"]);
     flip_an_operand_bit(run.workers()[0]);
     let (code, standing, verdict) = run.end();
-    assert!(standing.devices()[0].mismatches > 0, "no audit saw the flipped bit");
-    assert_eq!(standing.devices()[1].mismatches, 0, "the other device is right");
+    assert!(
+        standing.devices()[0].mismatches > 0,
+        "no audit saw the flipped bit"
+    );
+    assert_eq!(
+        standing.devices()[1].mismatches,
+        0,
+        "the other device is right"
+    );
     assert_eq!(finding(&verdict, "integrity"), Outcome::Failed);
     assert_eq!(code, 1);
 }
@@ -165,18 +206,29 @@ fn one_bit_flipped_in_an_operand_is_caught_by_an_audit_and_rejects_the_run() {
 /// Flips one mantissa bit of one operand in each array of operands: small whole numbers as far as one looks.
 fn flip_an_operand_bit(pid: u32) {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let mut memory = fs::OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem")).unwrap();
+    let mut memory = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(format!("/proc/{pid}/mem"))
+        .unwrap();
     let mut flipped = 0;
     for line in maps.lines().filter(|l| l.contains("rw-p")) {
         let range = line.split(' ').next().unwrap();
         let (from, to) = range.split_once('-').unwrap();
-        let (from, to) = (u64::from_str_radix(from, 16).unwrap(), u64::from_str_radix(to, 16).unwrap());
+        let (from, to) = (
+            u64::from_str_radix(from, 16).unwrap(),
+            u64::from_str_radix(to, 16).unwrap(),
+        );
         for page in (from..to.min(from + (64 << 20))).step_by(4096) {
             let mut bytes = [0_u8; 4096];
-            if memory.seek(SeekFrom::Start(page)).is_err() || memory.read_exact(&mut bytes).is_err() {
+            if memory.seek(SeekFrom::Start(page)).is_err() || memory.read_exact(&mut bytes).is_err()
+            {
                 break;
             }
-            let values: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+            let values: Vec<f32> = bytes
+                .chunks_exact(4)
+                .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+                .collect();
             let whole = |v: &f32| v.abs() <= 128.0 && (v.fract().abs() < f32::EPSILON);
             let varied = values.iter().filter(|v| v.abs() > 2.0).count() > 600;
             if values.iter().all(whole) && varied && flipped < 64 {
@@ -199,16 +251,27 @@ fn an_interrupted_run_seals_and_says_inconclusive() {
     run.signal(run.child.id(), "-INT");
     let (code, standing, verdict) = run.end();
     assert!(standing.closed().is_some());
-    assert_eq!((code, verdict.outcome), (3, Outcome::Inconclusive), "{}", verdict.sentence);
+    assert_eq!(
+        (code, verdict.outcome),
+        (3, Outcome::Inconclusive),
+        "{}",
+        verdict.sentence
+    );
 }
 
 #[test]
 fn a_run_killed_at_any_instant_can_be_sealed_and_loses_at_most_a_second() {
     // The instants are spread over the run by a printed seed.
     let mut state = 20_260_301_u64;
-    let instants = if std::env::var_os("HALLMARK_REQUIRE_ALL").is_some() { 12 } else { 4 };
+    let instants = if std::env::var_os("HALLMARK_REQUIRE_ALL").is_some() {
+        12
+    } else {
+        4
+    };
     for round in 0..instants {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let delay = Duration::from_millis((state >> 33) % 5_000);
         let mut run = Run::start(&["--duration", "10s"]);
         std::thread::sleep(delay);
@@ -216,10 +279,17 @@ fn a_run_killed_at_any_instant_can_be_sealed_and_loses_at_most_a_second() {
         run.child.kill().unwrap();
         run.child.wait().unwrap();
         assert!(hallmark_kernels::timer::now_ns() - before < 5_000_000_000);
-        let sealed = Command::new(program::binary()).arg("seal").arg(&run.folder).output().unwrap();
+        let sealed = Command::new(program::binary())
+            .arg("seal")
+            .arg(&run.folder)
+            .output()
+            .unwrap();
         let code = sealed.status.code();
         let text = String::from_utf8_lossy(&sealed.stderr).into_owned();
-        assert!(matches!(code, Some(1 | 3)), "round {round}, killed after {delay:?}: {code:?} {text}");
+        assert!(
+            matches!(code, Some(1 | 3)),
+            "round {round}, killed after {delay:?}: {code:?} {text}"
+        );
         let (standing, verdict) = judged(&run.folder);
         assert_ne!(verdict.outcome, Outcome::Passed);
         assert!(standing.devices()[0].steps > 0);
@@ -232,7 +302,9 @@ fn workers_do_not_outlive_a_run_that_was_killed() {
     let workers = run.workers();
     run.child.kill().unwrap();
     run.child.wait().unwrap();
-    let alive = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z "));
+    let alive = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z "))
+    };
     run.wait_for(|_| !workers.iter().any(|w| alive(w)), "the workers to end");
 }
 
@@ -249,8 +321,17 @@ fn a_resumed_run_goes_on_and_says_so() {
     let text = String::from_utf8_lossy(&resumed.stderr).into_owned();
     assert!(matches!(resumed.status.code(), Some(0 | 1 | 3)), "{text}");
     let (standing, _) = judged(&run.folder);
-    assert!(standing.events().iter().any(|e| matches!(e.what, What::Resumed { .. })));
+    assert!(
+        standing
+            .events()
+            .iter()
+            .any(|e| matches!(e.what, What::Resumed { .. }))
+    );
     assert!(standing.closed().is_some());
-    let again = Command::new(program::binary()).arg("resume").arg(&run.folder).output().unwrap();
+    let again = Command::new(program::binary())
+        .arg("resume")
+        .arg(&run.folder)
+        .output()
+        .unwrap();
     assert_eq!(again.status.code(), Some(2), "a sealed run does not go on");
 }

@@ -4,8 +4,6 @@
 //! a quiet acceptance.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
     reason = "a test, and what it is built of, fails by a panic"
 )]
 
@@ -42,7 +40,10 @@ fn read_journal(dir: &Path) -> Result<(Vec<Frame>, Tail), StoreError> {
 
 /// Equal in every bit but for the kind of NaN, which compares unequal to itself.
 fn same(a: &[Frame], b: &[Frame]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| format!("{a:?}") == format!("{b:?}"))
+    a.len() == b.len()
+        && a.iter()
+            .zip(b)
+            .all(|(a, b)| format!("{a:?}") == format!("{b:?}"))
 }
 
 /// Where each frame of a journal's bytes begins, and the end.
@@ -57,7 +58,9 @@ fn offsets(bytes: &[u8]) -> Vec<usize> {
 
 fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32, byte: &u8| {
-        (0..8).fold(crc ^ u32::from(*byte), |c, _| (c >> 1) ^ if c & 1 == 1 { 0x82F6_3B78 } else { 0 })
+        (0..8).fold(crc ^ u32::from(*byte), |c, _| {
+            (c >> 1) ^ if c & 1 == 1 { 0x82F6_3B78 } else { 0 }
+        })
     };
     !bytes.iter().fold(u32::MAX, step)
 }
@@ -68,27 +71,75 @@ fn figures(frames: impl Iterator<Item = Frame>) -> String {
     for frame in frames {
         standing.push(&frame).unwrap();
     }
-    let mut out = format!("{:?} {} {}", standing.closed(), standing.last_ns(), standing.oddities());
-    out += &format!("{:?} {:?}", standing.events(), standing.members_at(u64::MAX));
+    let mut out = format!(
+        "{:?} {} {}",
+        standing.closed(),
+        standing.last_ns(),
+        standing.oddities()
+    );
+    out += &format!(
+        "{:?} {:?}",
+        standing.events(),
+        standing.members_at(u64::MAX)
+    );
     for table in standing.tables() {
-        out += &format!("\n{:?} {:?} {:?} {:?}", table.table, table.traces, table.latest, table.last_ns);
+        out += &format!(
+            "\n{:?} {:?} {:?} {:?}",
+            table.table, table.traces, table.latest, table.last_ns
+        );
     }
     for d in standing.devices() {
-        out += &format!("\n{:?} {:?} {} {} {}", d.work, d.memory, d.steps, d.last_end_ns, d.audited);
-        out += &format!(" {} {} {} {}", d.gemms, d.audited_flop, d.flop, d.mismatches);
+        out += &format!(
+            "\n{:?} {:?} {} {} {}",
+            d.work, d.memory, d.steps, d.last_end_ns, d.audited
+        );
+        out += &format!(
+            " {} {} {} {}",
+            d.gemms, d.audited_flop, d.flop, d.mismatches
+        );
         out += &format!(" {:?} {:?} {}", d.self_test, d.faults, d.device_clock);
     }
     for w in standing.windows() {
         out += &format!("\n{} {:?} {} {:?}", w.segment, w.kind, w.start_ns, w.end_ns);
         for d in &w.devices {
-            out += &format!("\n {:?} {} {:?}", d.blocks, d.steps, d.step_time.get().map(|t| (t.sum(), t.points())));
-            out += &format!(" {:?} {} {}", d.memory_rate.get().map(|t| t.sum()), d.idle_ns, d.span_ns());
+            out += &format!(
+                "\n {:?} {} {:?}",
+                d.blocks,
+                d.steps,
+                d.step_time.get().map(|t| (t.sum(), t.points()))
+            );
+            out += &format!(
+                " {:?} {} {}",
+                d.memory_rate.get().map(|t| t.sum()),
+                d.idle_ns,
+                d.span_ns()
+            );
         }
-        let ops: Vec<_> = w.group.ops.iter().map(|(b, g)| (b, g.get().map(|d| (d.sum(), d.points())))).collect();
-        out += &format!("\n {:?} {} {ops:?}", w.group.step_time.get().map(|t| t.points()), w.group.incomplete);
-        for s in (0..3).flat_map(|t| (0..4).map(move |c| (t, c))).filter_map(|(t, c)| w.series(t, c)) {
-            out += &format!("\n {} {} {} {}", s.valid, s.missing, s.longest_gap_ns, s.growth);
-            out += &format!(" {:?} {} {:?}", s.bit_ns, s.mask_ns, s.values.get().map(|d| (d.sum(), d.points())));
+        let ops: Vec<_> = w
+            .group
+            .ops
+            .iter()
+            .map(|(b, g)| (b, g.get().map(|d| (d.sum(), d.points()))))
+            .collect();
+        out += &format!(
+            "\n {:?} {} {ops:?}",
+            w.group.step_time.get().map(|t| t.points()),
+            w.group.incomplete
+        );
+        for s in (0..3)
+            .flat_map(|t| (0..4).map(move |c| (t, c)))
+            .filter_map(|(t, c)| w.series(t, c))
+        {
+            out += &format!(
+                "\n {} {} {} {}",
+                s.valid, s.missing, s.longest_gap_ns, s.growth
+            );
+            out += &format!(
+                " {:?} {} {:?}",
+                s.bit_ns,
+                s.mask_ns,
+                s.values.get().map(|d| (d.sum(), d.points()))
+            );
         }
     }
     out
@@ -96,7 +147,12 @@ fn figures(frames: impl Iterator<Item = Frame>) -> String {
 
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let listed = fs::read_dir(dir).unwrap().map(Result::unwrap);
-    let read = |e: fs::DirEntry| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap());
+    let read = |e: fs::DirEntry| {
+        (
+            e.file_name().into_string().unwrap(),
+            fs::read(e.path()).unwrap(),
+        )
+    };
     listed.map(read).collect()
 }
 
@@ -132,20 +188,35 @@ fn a_journal_cut_at_any_byte_keeps_every_whole_frame() {
     for cut in 0..bytes.len() {
         fs::write(&path, &bytes[..cut]).unwrap();
         if cut < HEADER {
-            assert!(matches!(read_journal(dir.path()), Err(StoreError::Empty { .. })), "cut at {cut}");
+            assert!(
+                matches!(read_journal(dir.path()), Err(StoreError::Empty { .. })),
+                "cut at {cut}"
+            );
             continue;
         }
         let whole = ends.iter().rposition(|end| *end <= cut).unwrap();
         let (back, tail) = read_journal(dir.path()).unwrap();
-        assert!(back.len() == whole && same(&back, &frames[..whole]), "cut at {cut}");
+        assert!(
+            back.len() == whole && same(&back, &frames[..whole]),
+            "cut at {cut}"
+        );
         let torn = (cut - ends[whole]) as u64;
         let offset = ends[whole] as u64;
-        let expected = if torn == 0 { Tail::Whole } else { Tail::Torn { offset, bytes: torn } };
+        let expected = if torn == 0 {
+            Tail::Whole
+        } else {
+            Tail::Torn {
+                offset,
+                bytes: torn,
+            }
+        };
         assert_eq!(tail, expected, "cut at {cut}");
         if cut % 97 == 0 {
             // Going on after the cut gives the very journal that an unharmed run gives.
             let (mut writer, _) = JournalWriter::recover(dir.path()).unwrap();
-            frames[whole..].iter().for_each(|f| writer.append(f).unwrap());
+            frames[whole..]
+                .iter()
+                .for_each(|f| writer.append(f).unwrap());
             writer.close().unwrap();
             assert!(fs::read(&path).unwrap() == bytes, "cut at {cut}");
         }
@@ -191,7 +262,10 @@ fn a_power_cut_that_leaves_a_hole_of_zeros_is_a_torn_tail() {
     holed[hole..hole + 600].fill(0);
     holed[hole + 600..].copy_from_slice(&bytes[hole + 600..]);
     fs::write(&path, &holed).unwrap();
-    assert!(matches!(read_journal(dir.path()), Err(StoreError::Damaged { .. })));
+    assert!(matches!(
+        read_journal(dir.path()),
+        Err(StoreError::Damaged { .. })
+    ));
 }
 
 #[test]
@@ -232,15 +306,30 @@ fn a_second_writer_and_a_second_run_are_refused() {
     let dir = TempDir::new().unwrap();
     let mut writer = JournalWriter::create(dir.path()).unwrap();
     writer.append(&run::frames(1)[0]).unwrap();
-    assert!(matches!(JournalWriter::recover(dir.path()), Err(StoreError::Busy(_))));
+    assert!(matches!(
+        JournalWriter::recover(dir.path()),
+        Err(StoreError::Busy(_))
+    ));
     assert!(matches!(seal(dir.path()), Err(StoreError::Busy(_))));
-    assert!(matches!(JournalWriter::create(dir.path()), Err(StoreError::Exists(_))));
+    assert!(matches!(
+        JournalWriter::create(dir.path()),
+        Err(StoreError::Exists(_))
+    ));
     writer.sync().unwrap();
     drop(writer);
-    assert!(matches!(JournalWriter::create(dir.path()), Err(StoreError::Exists(_))));
+    assert!(matches!(
+        JournalWriter::create(dir.path()),
+        Err(StoreError::Exists(_))
+    ));
     seal(dir.path()).unwrap();
-    assert!(matches!(JournalWriter::create(dir.path()), Err(StoreError::Exists(_))));
-    assert!(matches!(JournalWriter::recover(dir.path()), Err(StoreError::NoRun(_))));
+    assert!(matches!(
+        JournalWriter::create(dir.path()),
+        Err(StoreError::Exists(_))
+    ));
+    assert!(matches!(
+        JournalWriter::recover(dir.path()),
+        Err(StoreError::NoRun(_))
+    ));
 }
 
 #[test]
@@ -248,14 +337,24 @@ fn a_frame_that_could_not_be_sealed_is_refused_at_once_and_leaves_no_trace() {
     let dir = TempDir::new().unwrap();
     let frames = run::frames(1);
     let mut writer = JournalWriter::create(dir.path()).unwrap();
-    assert!(matches!(writer.append(&frames[2]), Err(StoreError::Shape(_))), "a table before the opening frame");
+    assert!(
+        matches!(writer.append(&frames[2]), Err(StoreError::Shape(_))),
+        "a table before the opening frame"
+    );
     frames[..5].iter().for_each(|f| writer.append(f).unwrap());
-    let ragged = Samples { table: 0, at_ns: vec![1, 2], columns: vec![vec![1.0]; 4] };
+    let ragged = Samples {
+        table: 0,
+        at_ns: vec![1, 2],
+        columns: vec![vec![1.0]; 4],
+    };
     let unknown = What::Segment { index: 4 };
     let refused = [
         frames[0].clone(),
         Frame::Samples(ragged),
-        Frame::Samples(Samples { table: 3, ..Samples::default() }),
+        Frame::Samples(Samples {
+            table: 3,
+            ..Samples::default()
+        }),
         Frame::Table(run::table(3, "../../etc/passwd", None)),
         Frame::Table(run::table(3, "", None)),
         Frame::Table(run::table(3, "Gpu", None)),
@@ -264,14 +363,28 @@ fn a_frame_that_could_not_be_sealed_is_refused_at_once_and_leaves_no_trace() {
         Frame::Table(run::table(5, "late", None)),
         Frame::Table(run::table(1, "gpu-9", Some(1))),
         Frame::Table(run::table(3, "nowhere", Some(2))),
-        Frame::Event(Event { at_ns: 0, device: Some(2), what: What::Steady }),
-        Frame::Event(Event { at_ns: 0, device: None, what: unknown }),
+        Frame::Event(Event {
+            at_ns: 0,
+            device: Some(2),
+            what: What::Steady,
+        }),
+        Frame::Event(Event {
+            at_ns: 0,
+            device: None,
+            what: unknown,
+        }),
     ];
     for frame in refused {
-        assert!(matches!(writer.append(&frame), Err(StoreError::Shape(_))), "{frame:?}");
+        assert!(
+            matches!(writer.append(&frame), Err(StoreError::Shape(_))),
+            "{frame:?}"
+        );
     }
     frames[5..].iter().for_each(|f| writer.append(f).unwrap());
-    assert!(matches!(writer.append(&frames[5]), Err(StoreError::Shape(_))), "a frame after the closing one");
+    assert!(
+        matches!(writer.append(&frames[5]), Err(StoreError::Shape(_))),
+        "a frame after the closing one"
+    );
     writer.close().unwrap();
     assert!(same(&read_journal(dir.path()).unwrap().0, &frames));
 }
@@ -282,7 +395,10 @@ fn a_sealed_record_gives_the_account_that_the_journal_gave() {
     let frames = run::frames(20);
     let chain = journal(dir.path(), &frames);
     let unsealed = open_any(dir.path()).unwrap();
-    assert_eq!(unsealed.integrity(), &Integrity::Unsealed { tail: Tail::Whole });
+    assert_eq!(
+        unsealed.integrity(),
+        &Integrity::Unsealed { tail: Tail::Whole }
+    );
     assert!(unsealed.verify_head(&chain));
     let before = figures(unsealed.frames().unwrap().map(Result::unwrap));
     let sealed = seal(dir.path()).unwrap();
@@ -290,9 +406,15 @@ fn a_sealed_record_gives_the_account_that_the_journal_gave() {
     assert_eq!(sealed.manifest.journal.head, chain);
     let record = Record::open(dir.path()).unwrap();
     assert!(record.verify_head(&sealed.head.to_uppercase()) && !record.verify_head(&chain));
-    assert!(before == figures(record.frames().map(Result::unwrap)), "the account changed");
+    assert!(
+        before == figures(record.frames().map(Result::unwrap)),
+        "the account changed"
+    );
     let run = open_any(dir.path()).unwrap();
-    assert_eq!((run.integrity(), run.head()), (&Integrity::Sealed, sealed.head.as_str()));
+    assert_eq!(
+        (run.integrity(), run.head()),
+        (&Integrity::Sealed, sealed.head.as_str())
+    );
     // A sealed run stays what it is.
     assert_eq!(seal(dir.path()).unwrap(), sealed);
 }
@@ -300,7 +422,16 @@ fn a_sealed_record_gives_the_account_that_the_journal_gave() {
 #[test]
 fn extreme_numbers_come_back_bit_for_bit() {
     let dir = TempDir::new().unwrap();
-    let odd = [0.1, -0.0, f64::INFINITY, f64::MIN_POSITIVE, 1e308, f64::NAN, 16_777_217.0, f64::from(f32::MAX)];
+    let odd = [
+        0.1,
+        -0.0,
+        f64::INFINITY,
+        f64::MIN_POSITIVE,
+        1e308,
+        f64::NAN,
+        16_777_217.0,
+        f64::from(f32::MAX),
+    ];
     let mut frames = run::frames(1);
     let closed = frames.pop().unwrap();
     frames.push(Frame::Samples(Samples {
@@ -317,12 +448,21 @@ fn extreme_numbers_come_back_bit_for_bit() {
         for frame in frames.iter().filter(|f| kept(f)) {
             let Frame::Samples(s) = frame else { continue };
             columns[0].extend(s.at_ns.iter().copied());
-            let bits = |v: &f64| if v.is_nan() { f64::NAN.to_bits() } else { v.to_bits() };
+            let bits = |v: &f64| {
+                if v.is_nan() {
+                    f64::NAN.to_bits()
+                } else {
+                    v.to_bits()
+                }
+            };
             (0..4).for_each(|i| columns[i + 1].extend(s.columns[i].iter().map(bits)));
         }
         columns
     };
-    assert_eq!(rows(all(&Record::open(dir.path()).unwrap()).unwrap()), rows(frames));
+    assert_eq!(
+        rows(all(&Record::open(dir.path()).unwrap()).unwrap()),
+        rows(frames)
+    );
 }
 
 #[test]
@@ -337,7 +477,10 @@ fn a_sealed_record_changed_at_any_byte_or_cut_is_refused() {
         let refused = |harm: &str| match Record::open(dir.path()) {
             Err(StoreError::Altered { path, .. } | StoreError::Missing { path }) => {
                 let named = path.file_name().unwrap().to_str().unwrap().to_owned();
-                assert!(named == *name || named == "manifest.json", "{name} {harm}: blames {named}");
+                assert!(
+                    named == *name || named == "manifest.json",
+                    "{name} {harm}: blames {named}"
+                );
             }
             other => panic!("{name} {harm}: {:?}", other.map(|r| r.head().to_owned())),
         };
@@ -358,7 +501,10 @@ fn a_sealed_record_changed_at_any_byte_or_cut_is_refused() {
         fs::write(&path, bytes).unwrap();
     }
     fs::write(dir.path().join("telemetry-extra.parquet"), b"").unwrap();
-    assert!(matches!(Record::open(dir.path()), Err(StoreError::Unknown { .. })));
+    assert!(matches!(
+        Record::open(dir.path()),
+        Err(StoreError::Unknown { .. })
+    ));
     fs::remove_file(dir.path().join("telemetry-extra.parquet")).unwrap();
     fs::write(dir.path().join("report.html"), b"").unwrap();
     Record::open(dir.path()).unwrap();
@@ -370,15 +516,26 @@ fn a_newer_format_is_refused_by_its_number() {
     journal(dir.path(), &run::frames(1));
     seal(dir.path()).unwrap();
     let path = dir.path().join("manifest.json");
-    let text = fs::read_to_string(&path).unwrap().replace("\"format_version\": 1", "\"format_version\": 9");
+    let text = fs::read_to_string(&path)
+        .unwrap()
+        .replace("\"format_version\": 1", "\"format_version\": 9");
     fs::write(&path, text).unwrap();
     fs::remove_file(dir.path().join("seal")).unwrap();
-    assert!(matches!(Record::open(dir.path()), Err(StoreError::Missing { .. })));
-    let digest = Command::new("sha256sum").arg(&path).output().unwrap().stdout;
+    assert!(matches!(
+        Record::open(dir.path()),
+        Err(StoreError::Missing { .. })
+    ));
+    let digest = Command::new("sha256sum")
+        .arg(&path)
+        .output()
+        .unwrap()
+        .stdout;
     let digest = [&digest[..64], b"\n"].concat();
     fs::write(dir.path().join("seal"), digest).unwrap();
     match Record::open(dir.path()) {
-        Err(StoreError::Version { found: 9, known: 1, .. }) => {}
+        Err(StoreError::Version {
+            found: 9, known: 1, ..
+        }) => {}
         other => panic!("{:?}", other.map(|r| r.head().to_owned())),
     }
 }
@@ -425,7 +582,10 @@ fn a_torn_journal_is_sealed_without_its_tail_and_says_so() {
     assert!(sealed.manifest.journal.torn_bytes > 0);
     let record = Record::open(dir.path()).unwrap();
     assert!(record.story().closed.is_none());
-    assert_eq!(figures(all(&record).unwrap().into_iter()), figures(whole.into_iter()));
+    assert_eq!(
+        figures(all(&record).unwrap().into_iter()),
+        figures(whole.into_iter())
+    );
 }
 
 #[test]
@@ -449,7 +609,11 @@ fn parquet_bytes_that_were_never_parquet_end_in_an_error_even_under_a_good_seal(
     let dir = TempDir::new().unwrap();
     journal(dir.path(), &run::frames(2));
     let manifest = seal(dir.path()).unwrap().manifest;
-    let entry = manifest.files.iter().position(|f| f.name == "telemetry-node.parquet").unwrap();
+    let entry = manifest
+        .files
+        .iter()
+        .position(|f| f.name == "telemetry-node.parquet")
+        .unwrap();
     let path = dir.path().join("telemetry-node.parquet");
     let good = fs::read(&path).unwrap();
     let original = figures(all(&Record::open(dir.path()).unwrap()).unwrap().into_iter());
@@ -482,7 +646,10 @@ fn parquet_bytes_that_were_never_parquet_end_in_an_error_even_under_a_good_seal(
     }
     assert!(refused > 20, "{refused}");
     reseal(&good);
-    assert_eq!(figures(all(&Record::open(dir.path()).unwrap()).unwrap().into_iter()), original);
+    assert_eq!(
+        figures(all(&Record::open(dir.path()).unwrap()).unwrap().into_iter()),
+        original
+    );
 }
 
 #[test]
@@ -493,7 +660,10 @@ fn a_made_record_reads_like_a_sealed_one() {
     seal(dir.path()).unwrap();
     let record = Record::open(dir.path()).unwrap();
     let made = TempDir::new().unwrap();
-    let rows = frames.iter().filter(|f| matches!(f, Frame::Samples(_) | Frame::Steps(_))).cloned();
+    let rows = frames
+        .iter()
+        .filter(|f| matches!(f, Frame::Samples(_) | Frame::Steps(_)))
+        .cloned();
     synthesize(made.path(), record.opened(), record.story(), false, rows).unwrap();
     let made = all(&Record::open(made.path()).unwrap()).unwrap();
     assert!(same(&made, &all(&record).unwrap()));
@@ -502,13 +672,19 @@ fn a_made_record_reads_like_a_sealed_one() {
 /// A file system of `size` for one test; `None`, with the reason printed, where none may be mounted.
 fn small_disk(dir: &Path, size: &str) -> Option<()> {
     let options = format!("size={size}");
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(dir).output();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+        .arg(dir)
+        .output();
     let why = match mounted {
         Ok(out) if out.status.success() => return Some(()),
         Ok(out) => String::from_utf8_lossy(&out.stderr).into_owned(),
         Err(e) => e.to_string(),
     };
-    assert!(std::env::var("HALLMARK_REQUIRE_ALL").is_err(), "a small file system is required: {why}");
+    assert!(
+        std::env::var("HALLMARK_REQUIRE_ALL").is_err(),
+        "a small file system is required: {why}"
+    );
     println!("skipped: no small file system can be mounted: {why}");
     None
 }
@@ -525,14 +701,22 @@ impl Drop for Mounted {
 #[test]
 fn a_full_disk_is_told_before_the_load_and_later_leaves_whole_frames_only() {
     let disk = Mounted(TempDir::new().unwrap());
-    let Some(()) = small_disk(disk.0.path(), "256k") else { return };
+    let Some(()) = small_disk(disk.0.path(), "256k") else {
+        return;
+    };
     let dir = disk.0.path().join("run");
     match JournalWriter::create(&dir) {
         Err(e @ StoreError::DiskFull { .. }) => assert!(e.is_disk_full()),
         other => panic!("{other:?}"),
     }
-    assert!(!dir.join(JOURNAL).exists(), "a run that never began leaves no journal");
-    let remounted = Command::new("mount").args(["-o", "remount,size=1280k"]).arg(disk.0.path()).status();
+    assert!(
+        !dir.join(JOURNAL).exists(),
+        "a run that never began leaves no journal"
+    );
+    let remounted = Command::new("mount")
+        .args(["-o", "remount,size=1280k"])
+        .arg(disk.0.path())
+        .status();
     assert!(remounted.unwrap().success());
     let mut writer = JournalWriter::create(&dir).unwrap();
     // The rest of the room goes to somebody else.
@@ -569,14 +753,25 @@ fn a_full_disk_is_told_before_the_load_and_later_leaves_whole_frames_only() {
 #[test]
 fn a_read_only_folder_is_told_before_the_load() {
     let disk = Mounted(TempDir::new().unwrap());
-    let Some(()) = small_disk(disk.0.path(), "4m") else { return };
+    let Some(()) = small_disk(disk.0.path(), "4m") else {
+        return;
+    };
     let run = disk.0.path().join("run");
     journal(&run, &run::frames(1));
-    let remounted = Command::new("mount").args(["-o", "remount,ro"]).arg(disk.0.path()).status();
+    let remounted = Command::new("mount")
+        .args(["-o", "remount,ro"])
+        .arg(disk.0.path())
+        .status();
     assert!(remounted.unwrap().success());
     let new = JournalWriter::create(&disk.0.path().join("other"));
     assert!(matches!(new, Err(StoreError::ReadOnly { .. })), "{new:?}");
-    assert!(matches!(JournalWriter::recover(&run), Err(StoreError::ReadOnly { .. })));
+    assert!(matches!(
+        JournalWriter::recover(&run),
+        Err(StoreError::ReadOnly { .. })
+    ));
     assert!(matches!(seal(&run), Err(StoreError::ReadOnly { .. })));
-    assert_eq!(open_any(&run).unwrap().integrity(), &Integrity::Unsealed { tail: Tail::Whole });
+    assert_eq!(
+        open_any(&run).unwrap().integrity(),
+        &Integrity::Unsealed { tail: Tail::Whole }
+    );
 }

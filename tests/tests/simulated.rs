@@ -1,5 +1,7 @@
 //! Runs in virtual time: the same state machines as in a real run, exact and instant.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
 use hallmark::plan::{self, Settings};
 use hallmark::run::Input;
 use hallmark::shell::simulated::{Happening, Physics, World};
@@ -121,7 +123,11 @@ fn opened(devices: usize) -> Frame {
 }
 
 /// Runs with one step time for each device; device `hangs.0` stops answering at `hangs.1`.
-fn run(steps_ms: &[u64], hangs: Option<(usize, u64)>, mut happenings: Vec<Happening>) -> (Standing, Vec<Frame>) {
+fn run(
+    steps_ms: &[u64],
+    hangs: Option<(usize, u64)>,
+    mut happenings: Vec<Happening>,
+) -> (Standing, Vec<Frame>) {
     // A simulated device has no memory to flip a bit in; the run is told that its self-test passed.
     happenings.extend((0..steps_ms.len() as u32).map(|device| Happening {
         at_ns: 0,
@@ -167,8 +173,16 @@ fn ten_minutes_with_eight_devices_are_exact_and_repeatable() {
     assert!((5_140..=5_150).contains(&steps), "{steps}");
     assert!(faults(&standing).is_empty());
     let verdict = judge(&standing);
-    assert_eq!(verdict.sentence, "SIMULATED: would accept", "{:#?}", verdict.findings);
-    assert_eq!(verdict.outcome, Outcome::Inconclusive, "what is simulated never accepts");
+    assert_eq!(
+        verdict.sentence, "SIMULATED: would accept",
+        "{:#?}",
+        verdict.findings
+    );
+    assert_eq!(
+        verdict.outcome,
+        Outcome::Inconclusive,
+        "what is simulated never accepts"
+    );
     let (_, again) = run(&[100; 8], None, Vec::new());
     assert_eq!(frames, again, "the same world gives the same frames");
 }
@@ -191,7 +205,11 @@ fn a_hung_rank_is_found_within_five_seconds_and_the_others_go_on() {
     assert_eq!(faults.len(), 1, "{faults:?}");
     let (at_ns, device, kind) = faults[0];
     assert_eq!((device, kind), (Some(2), FaultKind::Silent));
-    assert!(at_ns - hang < 5 * SECOND, "found after {} ms", (at_ns - hang) / 1_000_000);
+    assert!(
+        at_ns - hang < 5 * SECOND,
+        "found after {} ms",
+        (at_ns - hang) / 1_000_000
+    );
     let regrouped = standing.events().iter().find_map(|e| match &e.what {
         What::Regrouped { members, .. } => Some(members.clone()),
         _ => None,
@@ -199,7 +217,10 @@ fn a_hung_rank_is_found_within_five_seconds_and_the_others_go_on() {
     assert_eq!(regrouped, Some(vec![0, 1, 3]));
     for survivor in [0, 1, 3] {
         let run = &standing.devices()[survivor];
-        assert!(run.last_end_ns > standing.last_ns() - 60 * SECOND, "device {survivor} stopped early");
+        assert!(
+            run.last_end_ns > standing.last_ns() - 60 * SECOND,
+            "device {survivor} stopped early"
+        );
     }
     assert_eq!(judge(&standing).outcome, Outcome::Failed);
 }
@@ -223,7 +244,11 @@ fn an_interrupted_run_ramps_down_and_is_inconclusive() {
         panic!("{:?}", standing.closed());
     };
     assert!(why.contains("operator"), "{why}");
-    let downs = standing.windows().iter().filter(|w| w.kind == SegmentKind::RampDown).count();
+    let downs = standing
+        .windows()
+        .iter()
+        .filter(|w| w.kind == SegmentKind::RampDown)
+        .count();
     assert_eq!(downs, 3, "75 %, 50 %, 25 %");
     assert_eq!(judge(&standing).outcome, Outcome::Inconclusive);
 }
@@ -231,7 +256,10 @@ fn an_interrupted_run_ramps_down_and_is_inconclusive() {
 #[test]
 fn a_second_interrupt_cuts_at_once() {
     let press = |at_ns, input| Happening { at_ns, input };
-    let happenings = vec![press(300 * SECOND, Input::Interrupt), press(301 * SECOND, Input::Cut)];
+    let happenings = vec![
+        press(300 * SECOND, Input::Interrupt),
+        press(301 * SECOND, Input::Cut),
+    ];
     let (standing, _) = run(&[100; 4], None, happenings);
     assert!(standing.last_ns() < 302 * SECOND);
 }
@@ -241,6 +269,10 @@ fn a_slow_device_fails_against_its_peers() {
     // Each by itself: without a group a slow device holds nobody up.
     let (standing, _) = run(&[100, 100, 100, 300], None, Vec::new());
     let verdict = judge(&standing);
-    let step = verdict.findings.iter().find(|f| f.criterion.name == "step-time").unwrap();
+    let step = verdict
+        .findings
+        .iter()
+        .find(|f| f.criterion.name == "step-time")
+        .unwrap();
     assert_eq!(step.outcome, Outcome::Failed, "{}", step.why);
 }

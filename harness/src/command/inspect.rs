@@ -27,7 +27,11 @@ pub fn inspect(args: &Inspect) -> Result<Exit, Failure> {
         .chain(sensors.absent.iter().filter_map(absent))
         .collect();
     if args.json {
-        let described: Vec<_> = sensors.present.iter_mut().map(|(s, _)| (s.describe(), s.as_found())).collect();
+        let described: Vec<_> = sensors
+            .present
+            .iter_mut()
+            .map(|(s, _)| (s.describe(), s.as_found()))
+            .collect();
         let sensors: Vec<_> = described
             .iter()
             .map(|(d, settings)| {
@@ -35,20 +39,37 @@ pub fn inspect(args: &Inspect) -> Result<Exit, Failure> {
                 json!({"name": d.name, "source": d.source, "provenance": d.provenance, "series": series, "as_found": settings})
             })
             .collect();
-        let absent: Vec<_> = absent.iter().map(|[what, why, remedy]| json!({"what": what, "why": why, "remedy": remedy})).collect();
-        let all = json!({"host": host, "devices": found.devices, "sensors": sensors, "absent": absent});
+        let absent: Vec<_> = absent
+            .iter()
+            .map(|[what, why, remedy]| json!({"what": what, "why": why, "remedy": remedy}))
+            .collect();
+        let all =
+            json!({"host": host, "devices": found.devices, "sensors": sensors, "absent": absent});
         say(&all.to_string());
         return Ok(Exit::Accepted);
     }
-    let mut text = format!("{} · {} · {} · {} cores\n\ndevices\n", host.name, host.os, host.cpu, host.cores);
+    let mut text = format!(
+        "{} · {} · {} · {} cores\n\ndevices\n",
+        host.name, host.os, host.cpu, host.cores
+    );
     for device in &found.devices {
         write_device(&mut text, device);
     }
     text.push_str("\nsensors\n");
     for (sensor, _) in &mut sensors.present {
         let d = sensor.describe();
-        let series: Vec<_> = d.series.iter().map(|s| format!("{} {}", s.metric, s.label).trim().to_owned()).collect();
-        let _ = writeln!(text, "  {:<14} {} · {}", d.name, d.source, series.join(", "));
+        let series: Vec<_> = d
+            .series
+            .iter()
+            .map(|s| format!("{} {}", s.metric, s.label).trim().to_owned())
+            .collect();
+        let _ = writeln!(
+            text,
+            "  {:<14} {} · {}",
+            d.name,
+            d.source,
+            series.join(", ")
+        );
         for (key, value) in sensor.as_found() {
             let _ = writeln!(text, "  {:<14}   {key}: {value}", "");
         }
@@ -73,7 +94,14 @@ fn absent(what: &What) -> Option<[String; 3]> {
 fn write_device(text: &mut String, device: &DeviceInfo) {
     let dtypes: Vec<_> = device.dtypes.iter().map(|d| d.name()).collect();
     // Writing to a string cannot fail.
-    let _ = write!(text, "  {:<7} {} · {} · {}", device.id, device.name, dtypes.join(" "), device.memory);
+    let _ = write!(
+        text,
+        "  {:<7} {} · {} · {}",
+        device.id,
+        device.name,
+        dtypes.join(" "),
+        device.memory
+    );
     for fact in [&device.pci, &device.uuid].into_iter().flatten() {
         let _ = write!(text, " · {fact}");
     }

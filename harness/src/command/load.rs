@@ -33,7 +33,8 @@ const ROOM_BYTES: u64 = 64 << 20;
 pub fn run(args: &Run) -> Result<Exit, Failure> {
     let loaded = profile::load(&args.profile).map_err(Failure::usage)?;
     let found = topology::find();
-    let devices = topology::select(&found, &args.devices, &topology::cores()).map_err(Failure::usage)?;
+    let devices =
+        topology::select(&found, &args.devices, &topology::cores()).map_err(Failure::usage)?;
     let host = topology::host();
     let mut settings = Settings {
         seed: args.seed,
@@ -51,7 +52,12 @@ pub fn run(args: &Run) -> Result<Exit, Failure> {
     let mut view = view(args.show.ui)?;
     view.note(&format!("opening {} devices", devices.len()));
     let clock = RunClock::start();
-    let mut crew = real::muster(&devices, clock, loaded.profile.load.fit_step.is_some(), signals)?;
+    let mut crew = real::muster(
+        &devices,
+        clock,
+        loaded.profile.load.fit_step.is_some(),
+        signals,
+    )?;
     settings.probe = crew.probes.iter().flatten().copied().reduce(f64::min);
     let devices = merge(&devices, &crew);
     let mut plan = plan::make(&loaded, &devices, &settings).map_err(Failure::usage)?;
@@ -61,7 +67,9 @@ pub fn run(args: &Run) -> Result<Exit, Failure> {
     let journal = create(&folder)?;
     let opened = Opened {
         format_version: FORMAT_VERSION,
-        run_id: folder.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
+        run_id: folder
+            .file_name()
+            .map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
         hallmark_version: env!("CARGO_PKG_VERSION").to_owned(),
         utc_start: clock::utc_now(),
         clock: clock::clock_state(),
@@ -109,10 +117,15 @@ pub fn resume(args: &Resume) -> Result<Exit, Failure> {
     let (journal, _) = JournalWriter::recover(&args.run).map_err(Failure::usage)?;
     let standing = fold(&args.run)?;
     let resumable = |standing: &Standing| {
-        let before = standing.events().iter().any(|e| matches!(e.what, What::Resumed { .. }));
+        let before = standing
+            .events()
+            .iter()
+            .any(|e| matches!(e.what, What::Resumed { .. }));
         match (standing.closed().is_some(), before) {
             (true, _) => Err("this run has ended; `hallmark seal` closes it"),
-            (_, true) => Err("this run was resumed before, and one resume is allowed; `hallmark seal` closes it"),
+            (_, true) => Err(
+                "this run was resumed before, and one resume is allowed; `hallmark seal` closes it",
+            ),
             _ => Ok(()),
         }
     };
@@ -165,10 +178,15 @@ fn sources(show: &Show, replay: &[PathBuf]) -> Sources {
 /// Reads a journal into an account.
 pub fn fold(folder: &Path) -> Result<Standing, Failure> {
     let mut frames = JournalReader::open(folder).map_err(Failure::usage)?;
-    let first = frames.next().ok_or_else(|| Failure::usage("the journal is empty"))?;
-    let mut standing = Standing::open(&first.map_err(Failure::inconclusive)?).map_err(Failure::inconclusive)?;
+    let first = frames
+        .next()
+        .ok_or_else(|| Failure::usage("the journal is empty"))?;
+    let mut standing =
+        Standing::open(&first.map_err(Failure::inconclusive)?).map_err(Failure::inconclusive)?;
     for frame in frames {
-        standing.push(&frame.map_err(Failure::inconclusive)?).map_err(Failure::inconclusive)?;
+        standing
+            .push(&frame.map_err(Failure::inconclusive)?)
+            .map_err(Failure::inconclusive)?;
     }
     Ok(standing)
 }
@@ -184,7 +202,12 @@ fn completed(standing: &Standing) -> Vec<usize> {
 fn renumber(layout: &mut Layout, standing: &Standing) {
     let mut next = standing.tables().len() as u32;
     for (table, probe) in layout.tables.iter_mut().zip(&mut layout.probes) {
-        let same = |old: &Table| Table { id: table.id, ..old.clone() } == *table;
+        let same = |old: &Table| {
+            Table {
+                id: table.id,
+                ..old.clone()
+            } == *table
+        };
         let before = standing.tables().iter().find(|t| same(&t.table));
         let id = before.map_or_else(
             || {
@@ -205,9 +228,14 @@ fn renumber(layout: &mut Layout, standing: &Standing) {
 /// The plan's devices as they are found now.
 fn again(plan: &Plan, found: &[DeviceInfo]) -> Result<Vec<DeviceInfo>, Failure> {
     let one = |planned: &hallmark_results::plan::PlannedDevice| {
-        let same = |d: &&DeviceInfo| d.id == planned.id && d.name == planned.name && d.uuid == planned.uuid;
+        let same = |d: &&DeviceInfo| {
+            d.id == planned.id && d.name == planned.name && d.uuid == planned.uuid
+        };
         let mut device = found.iter().find(same).cloned().ok_or_else(|| {
-            let known = found.iter().map(|d| format!("{} ({})", d.id, d.name)).collect::<Vec<_>>();
+            let known = found
+                .iter()
+                .map(|d| format!("{} ({})", d.id, d.name))
+                .collect::<Vec<_>>();
             Failure::usage(format!(
                 "{} ({}) of this run is not here; this machine has: {}",
                 planned.id,
@@ -235,8 +263,16 @@ fn folder(args: &Run, profile: &str) -> Result<PathBuf, Failure> {
     let folder = args.out.clone().unwrap_or_else(|| {
         let id = format!("{}-{profile}", clock::utc_stamp());
         let runs = PathBuf::from("runs");
-        let free = (1..).map(|n| if n == 1 { runs.join(&id) } else { runs.join(format!("{id}-{n}")) });
-        free.take(1000).find(|f| !f.exists()).unwrap_or_else(|| runs.join(id.clone()))
+        let free = (1..).map(|n| {
+            if n == 1 {
+                runs.join(&id)
+            } else {
+                runs.join(format!("{id}-{n}"))
+            }
+        });
+        free.take(1000)
+            .find(|f| !f.exists())
+            .unwrap_or_else(|| runs.join(id.clone()))
     });
     let taken = std::fs::read_dir(&folder).is_ok_and(|mut entries| entries.next().is_some());
     if taken {
@@ -249,7 +285,12 @@ fn folder(args: &Run, profile: &str) -> Result<PathBuf, Failure> {
 }
 
 fn create(folder: &Path) -> Result<JournalWriter, Failure> {
-    let fail = |why: String| Failure::broken(format!("cannot keep a record in {}: {why}", folder.display()));
+    let fail = |why: String| {
+        Failure::broken(format!(
+            "cannot keep a record in {}: {why}",
+            folder.display()
+        ))
+    };
     std::fs::create_dir_all(folder).map_err(|e| fail(e.to_string()))?;
     let room = rustix::fs::statvfs(folder).map(|s| s.f_bavail.saturating_mul(s.f_frsize));
     if let Ok(room) = room.map_err(|e| fail(e.to_string()))
@@ -291,8 +332,14 @@ fn view(ui: Ui) -> Result<Box<dyn View>, Failure> {
         Ui::Json => Box::new(Json::new()),
         Ui::Plain => Box::new(Plain::new(terminal)),
         Ui::Auto if !terminal => Box::new(Plain::new(false)),
-        Ui::Live | Ui::Auto => {
-            Box::new(Live::new().map_err(|e| Failure::usage(format!("no live view on this terminal: {e}; use --ui plain")))?)
-        }
+        Ui::Auto => match Live::new() {
+            Ok(live) => Box::new(live),
+            Err(_) => Box::new(Plain::new(true)),
+        },
+        Ui::Live => Box::new(Live::new().map_err(|e| {
+            Failure::usage(format!(
+                "no live view on this terminal: {e}; use --ui plain"
+            ))
+        })?),
     })
 }

@@ -16,10 +16,14 @@ pub fn profiles(command: &Profiles) -> Result<Exit, Failure> {
         Profiles::Check { profile } => {
             let loaded = profile::load(profile).map_err(Failure::usage)?;
             let criteria = loaded.profile.criteria.len();
-            say(&format!("{profile} is sound: {criteria} criteria, digest {}", loaded.digest()));
+            say(&format!(
+                "{profile} is sound: {criteria} criteria, digest {}",
+                loaded.digest()
+            ));
         }
         Profiles::Schema => {
-            let schema = serde_json::to_string_pretty(&profile::schema()).map_err(Failure::broken)?;
+            let schema =
+                serde_json::to_string_pretty(&profile::schema()).map_err(Failure::broken)?;
             say(&schema);
         }
     }
@@ -29,10 +33,23 @@ pub fn profiles(command: &Profiles) -> Result<Exit, Failure> {
 fn list() -> String {
     let mut text = String::new();
     for (name, _) in profile::BUILT_IN {
-        let Ok(loaded) = profile::load(name) else { continue };
-        let length = loaded.profile.load.phases.iter().map(|p| p.duration.duration()).sum();
+        let Ok(loaded) = profile::load(name) else {
+            continue;
+        };
+        let length = loaded
+            .profile
+            .load
+            .phases
+            .iter()
+            .map(|p| p.duration.duration())
+            .sum();
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name:<16} {:>11}  {}", human_duration(length), loaded.profile.summary);
+        let _ = writeln!(
+            text,
+            "{name:<16} {:>11}  {}",
+            human_duration(length),
+            loaded.profile.summary
+        );
     }
     text
 }

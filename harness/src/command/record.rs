@@ -28,7 +28,12 @@ struct Judged {
 ///
 /// # Errors
 /// [`Failure`] with exit 4 where the record cannot be sealed; the verdict is shown all the same.
-pub fn conclude(folder: &Path, standing: &Standing, pen: Pen, view: &mut dyn View) -> Result<Exit, Failure> {
+pub fn conclude(
+    folder: &Path,
+    standing: &Standing,
+    pen: Pen,
+    view: &mut dyn View,
+) -> Result<Exit, Failure> {
     view.ended();
     view.note("sealing the record");
     let closed = match pen.finish() {
@@ -55,7 +60,12 @@ pub fn conclude(folder: &Path, standing: &Standing, pen: Pen, view: &mut dyn Vie
     let story = judged.story(folder);
     write_all(folder, &judged.story(folder).as_story())?;
     let summary = summary(&story.as_story());
-    view.verdict(&judged.verdict, &summary, folder, judged.head.as_deref().unwrap_or(""));
+    view.verdict(
+        &judged.verdict,
+        &summary,
+        folder,
+        judged.head.as_deref().unwrap_or(""),
+    );
     Ok(Exit::from(&judged.verdict))
 }
 
@@ -123,7 +133,9 @@ pub fn seal(folder: &Path) -> Result<Exit, Failure> {
     let told = judged.story(folder);
     write_all(folder, &told.as_story())?;
     if let hallmark_results::store::journal::Tail::Torn { bytes, .. } = tail {
-        say(&format!("{bytes} bytes of a frame that was never finished were left out"));
+        say(&format!(
+            "{bytes} bytes of a frame that was never finished were left out"
+        ));
     }
     say(&summary(&told.as_story()));
     Ok(Exit::from(&judged.verdict))
@@ -138,7 +150,11 @@ pub fn judge(args: &Judge) -> Result<Exit, Failure> {
     let judged = open(&args.record, args.expect_head.as_deref())?;
     let told = judged.story(&args.record);
     let story = told.as_story();
-    let text = if args.format == "text" { summary(&story) } else { format.write(&story) };
+    let text = if args.format == "text" {
+        summary(&story)
+    } else {
+        format.write(&story)
+    };
     say(&text);
     Ok(Exit::from(&judged.verdict))
 }
@@ -166,15 +182,23 @@ fn open(folder: &Path, expect: Option<&str>) -> Result<Judged, Failure> {
     let head = record.record().map(|r| r.head().to_owned());
     let anchored = match expect {
         Some(expect) if !record.verify_head(expect) => {
-            return Err(unproven(&format!("the record's head is {}, not {expect}", record.head())));
+            return Err(unproven(&format!(
+                "the record's head is {}, not {expect}",
+                record.head()
+            )));
         }
         other => other.is_some(),
     };
     let mut frames = record.frames().map_err(|e| unproven(&e))?;
-    let first = frames.next().ok_or_else(|| unproven(&"the record is empty"))?;
-    let mut standing = Standing::open(&first.map_err(|e| unproven(&e))?).map_err(|e| unproven(&e))?;
+    let first = frames
+        .next()
+        .ok_or_else(|| unproven(&"the record is empty"))?;
+    let mut standing =
+        Standing::open(&first.map_err(|e| unproven(&e))?).map_err(|e| unproven(&e))?;
     for frame in frames {
-        standing.push(&frame.map_err(|e| unproven(&e))?).map_err(|e| unproven(&e))?;
+        standing
+            .push(&frame.map_err(|e| unproven(&e))?)
+            .map_err(|e| unproven(&e))?;
     }
     let verdict = verdict::judge(&standing);
     Ok(Judged {

@@ -46,7 +46,10 @@ impl WarmUp {
 
     /// Takes a completed step into account, its work spread over its time.
     pub fn work(&mut self, start_ns: u64, end_ns: u64, flop: f64) {
-        let (from, to) = (start_ns.saturating_sub(self.start_ns), end_ns.saturating_sub(self.start_ns));
+        let (from, to) = (
+            start_ns.saturating_sub(self.start_ns),
+            end_ns.saturating_sub(self.start_ns),
+        );
         let (first, last) = (from / self.bin_ns, to / self.bin_ns);
         if last >= 1 << 20 {
             return;

@@ -36,8 +36,11 @@ impl Fleet {
         environment: &[Vec<(String, String)>],
         inputs: &Sender<Input>,
     ) -> Result<Self, std::io::Error> {
-        let program = std::env::var_os("HALLMARK_WORKER_BINARY").map_or_else(std::env::current_exe, |p| Ok(p.into()))?;
-        let mut fleet = Self { workers: Vec::new() };
+        let program = std::env::var_os("HALLMARK_WORKER_BINARY")
+            .map_or_else(std::env::current_exe, |p| Ok(p.into()))?;
+        let mut fleet = Self {
+            workers: Vec::new(),
+        };
         for (index, variables) in environment.iter().enumerate() {
             let mut command = Command::new(&program);
             command
@@ -48,7 +51,9 @@ impl Fleet {
                 .stderr(Stdio::piped());
             own_group(&mut command);
             let child = command.spawn()?;
-            fleet.workers.push(attend(index as u32, child, inputs.clone())?);
+            fleet
+                .workers
+                .push(attend(index as u32, child, inputs.clone())?);
         }
         Ok(fleet)
     }
@@ -145,7 +150,10 @@ fn attend(device: u32, mut child: Child, inputs: Sender<Input>) -> Result<Proces
         let said = tail.join().unwrap_or_else(|_| String::new());
         let status = lock(&shared).wait();
         let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
-        let mut text = why.map_or_else(|| format!("worker ended: {status}"), |w| format!("{w}; {status}"));
+        let mut text = why.map_or_else(
+            || format!("worker ended: {status}"),
+            |w| format!("{w}; {status}"),
+        );
         if !said.is_empty() {
             text = format!("{text}; it said: {said}");
         }
@@ -162,7 +170,11 @@ fn last_lines(reader: impl BufRead) -> String {
     let mut kept = std::collections::VecDeque::new();
     for line in reader.split(b'\n') {
         let Ok(line) = line else { break };
-        let text: String = String::from_utf8_lossy(&line).chars().filter(|c| !c.is_control()).take(300).collect();
+        let text: String = String::from_utf8_lossy(&line)
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(300)
+            .collect();
         if kept.len() == STDERR_LINES {
             kept.pop_front();
         }

@@ -43,7 +43,11 @@ impl Pen {
     }
 }
 
-fn write(mut journal: JournalWriter, inbox: &Receiver<Frame>, inputs: &Sender<Input>) -> JournalWriter {
+fn write(
+    mut journal: JournalWriter,
+    inbox: &Receiver<Frame>,
+    inputs: &Sender<Input>,
+) -> JournalWriter {
     let mut failing = false;
     let mut due = hallmark_kernels::timer::now_ns() + SYNC.as_nanos() as u64;
     let mut dirty = false;

@@ -91,7 +91,10 @@ impl Batch {
             self.begun_ns = at_ns;
         }
         self.samples.at_ns.push(at_ns);
-        let values = reading.values.into_iter().chain(std::iter::repeat(f64::NAN));
+        let values = reading
+            .values
+            .into_iter()
+            .chain(std::iter::repeat(f64::NAN));
         for (column, value) in self.samples.columns.iter_mut().zip(values) {
             column.push(value);
         }

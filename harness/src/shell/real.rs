@@ -51,7 +51,12 @@ fn environment(info: &DeviceInfo) -> Vec<(String, String)> {
 ///
 /// # Errors
 /// [`Failure`] when no worker process can be started at all, or the operator interrupts.
-pub fn muster(devices: &[DeviceInfo], clock: RunClock, probe: bool, channel: (Sender<Input>, Receiver<Input>)) -> Result<Crew, Failure> {
+pub fn muster(
+    devices: &[DeviceInfo],
+    clock: RunClock,
+    probe: bool,
+    channel: (Sender<Input>, Receiver<Input>),
+) -> Result<Crew, Failure> {
     let (inputs, inbox) = channel;
     let environments: Vec<_> = devices.iter().map(environment).collect();
     let fleet = Fleet::start(&environments, &inputs)
@@ -77,7 +82,7 @@ pub fn muster(devices: &[DeviceInfo], clock: RunClock, probe: bool, channel: (Se
         let FromWorker::Opened { info, probe, .. } = report else {
             return false;
         };
-        crew.opened[device] = Some(info);
+        crew.opened[device] = Some(*info);
         crew.probes[device] = probe;
         true
     })?;
@@ -94,7 +99,9 @@ impl Crew {
         mut take: impl FnMut(&mut Self, usize, FromWorker) -> bool,
     ) -> Result<(), Failure> {
         let deadline = clock.now_ns() + patience_ns;
-        let mut waiting: Vec<bool> = (0..self.opened.len()).map(|d| !self.is_missing(d as u32)).collect();
+        let mut waiting: Vec<bool> = (0..self.opened.len())
+            .map(|d| !self.is_missing(d as u32))
+            .collect();
         while waiting.contains(&true) {
             let now = clock.now_ns();
             if now >= deadline {
@@ -104,8 +111,12 @@ impl Crew {
                 }
                 break;
             }
-            match self.inbox.recv_timeout(Duration::from_nanos(deadline - now).min(Duration::from_secs(1))) {
-                Ok(Input::Worker(device, FromWorker::Fault { detail, .. })) | Ok(Input::Gone(device, detail)) => {
+            match self
+                .inbox
+                .recv_timeout(Duration::from_nanos(deadline - now).min(Duration::from_secs(1)))
+            {
+                Ok(Input::Worker(device, FromWorker::Fault { detail, .. }))
+                | Ok(Input::Gone(device, detail)) => {
                     if let Some(flag) = waiting.get_mut(device as usize).filter(|w| **w) {
                         *flag = false;
                         self.drop_device(device, FaultKind::Missing, detail);
@@ -118,7 +129,9 @@ impl Crew {
                     }
                 }
                 Ok(Input::Interrupt | Input::Cut) => {
-                    return Err(Failure::broken("interrupted before the load began; nothing was measured"));
+                    return Err(Failure::broken(
+                        "interrupted before the load began; nothing was measured",
+                    ));
                 }
                 Ok(_) | Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -143,12 +156,15 @@ impl Crew {
     /// # Errors
     /// [`Failure`] when the region cannot be made or the operator interrupts.
     pub fn prepare(&mut self, plan: &Plan, clock: RunClock) -> Result<Prepared, Failure> {
-        let present: Vec<u32> = (0..plan.devices.len() as u32).filter(|d| !self.is_missing(*d)).collect();
+        let present: Vec<u32> = (0..plan.devices.len() as u32)
+            .filter(|d| !self.is_missing(*d))
+            .collect();
         let grouped = plan.steps.iter().position(|s| !s.buckets.is_empty());
         let region = match grouped {
             Some(step) if !present.is_empty() => {
                 let layout = bucket_layout(&plan.steps[step]);
-                let region = Region::create(plan.devices.len() as u32, &layout).map_err(Failure::broken)?;
+                let region =
+                    Region::create(plan.devices.len() as u32, &layout).map_err(Failure::broken)?;
                 Some((step, region))
             }
             _ => None,
@@ -173,19 +189,26 @@ impl Crew {
             self_tests: Vec::new(),
             transport: String::new(),
         };
-        self.await_all(clock, PREPARE_NS, "prepare its step", |_, device, report| {
-            let FromWorker::Prepared {
-                self_test_passed,
-                self_test,
-                transport,
-            } = report
-            else {
-                return false;
-            };
-            prepared.self_tests.push((device as u32, self_test_passed, self_test));
-            prepared.transport = transport.unwrap_or_else(|| prepared.transport.clone());
-            true
-        })?;
+        self.await_all(
+            clock,
+            PREPARE_NS,
+            "prepare its step",
+            |_, device, report| {
+                let FromWorker::Prepared {
+                    self_test_passed,
+                    self_test,
+                    transport,
+                } = report
+                else {
+                    return false;
+                };
+                prepared
+                    .self_tests
+                    .push((device as u32, self_test_passed, self_test));
+                prepared.transport = transport.unwrap_or_else(|| prepared.transport.clone());
+                true
+            },
+        )?;
         Ok(prepared)
     }
 }
@@ -258,7 +281,11 @@ pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
         let mut outputs = match crew.inbox.recv_timeout(wait) {
             Ok(Input::Interrupt) => {
                 interrupts += 1;
-                let input = if interrupts > 1 { Input::Cut } else { Input::Interrupt };
+                let input = if interrupts > 1 {
+                    Input::Cut
+                } else {
+                    Input::Interrupt
+                };
                 run.handle(input, clock.now_ns())
             }
             Ok(input) => run.handle(input, clock.now_ns()),
@@ -284,7 +311,10 @@ pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
     while let Some(left) = deadline.checked_sub(clock.now_ns())
         && let Ok(input) = crew.inbox.recv_timeout(Duration::from_nanos(left))
     {
-        if matches!(input, Input::Samples(_) | Input::Event(..) | Input::JournalFailed(_)) {
+        if matches!(
+            input,
+            Input::Samples(_) | Input::Event(..) | Input::JournalFailed(_)
+        ) {
             let outputs = run.handle(input, clock.now_ns());
             hands.carry_out(outputs, &run, clock.now_ns());
         }

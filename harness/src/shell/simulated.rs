@@ -11,7 +11,7 @@ use crate::sensor::Sensor;
 use crate::shell::probes::{Batch, next_due};
 use hallmark_kernels::timer::Timer;
 use hallmark_kernels::work::{Span, StepDone, Submission, Work};
-use hallmark_results::frame::{Closed, ClockState, Ending, Frame, Steps, Table};
+use hallmark_results::frame::{ClockState, Closed, Ending, Frame, Steps, Table};
 use hallmark_results::plan::Plan;
 use hallmark_results::standing::Standing;
 use hallmark_results::stats::bootstrap::SplitMix64;
@@ -127,7 +127,11 @@ impl World {
     }
 
     /// Runs the plan of `standing` to its end; gives the account and every journalled frame.
-    pub fn perform(mut self, standing: Standing, mut happenings: Vec<Happening>) -> (Standing, Vec<Frame>) {
+    pub fn perform(
+        mut self,
+        standing: Standing,
+        mut happenings: Vec<Happening>,
+    ) -> (Standing, Vec<Frame>) {
         happenings.sort_by_key(|h| h.at_ns);
         let mut happenings = VecDeque::from(happenings);
         let mut run = Run::new(standing, &[], Vec::new(), 0);
@@ -155,7 +159,11 @@ impl World {
             self.carry_out(outputs);
             if idle {
                 let next = happenings.front().map_or(u64::MAX, |h| h.at_ns);
-                self.now_ns = self.next_event().min(run.deadline(self.now_ns)).min(next).max(self.now_ns + 1);
+                self.now_ns = self
+                    .next_event()
+                    .min(run.deadline(self.now_ns))
+                    .min(next)
+                    .max(self.now_ns + 1);
             }
         }
         self.last_rows(&mut run);
@@ -208,12 +216,16 @@ impl World {
                 device.driver.start(order, now);
             }
             ToWorker::Stop => device.driver.stop(),
-            ToWorker::Regroup { generation, members } => {
+            ToWorker::Regroup {
+                generation,
+                members,
+            } => {
                 self.members = members;
                 self.abandoned = false;
                 self.arrivals.clear();
                 self.devices.iter_mut().for_each(|d| d.broken = false);
-                self.inputs.push_back(Input::Worker(index, FromWorker::Regrouped { generation }));
+                self.inputs
+                    .push_back(Input::Worker(index, FromWorker::Regrouped { generation }));
             }
             ToWorker::Open { .. } | ToWorker::Prepare { .. } | ToWorker::Quit => {}
         }
@@ -285,7 +297,10 @@ impl World {
 
     /// Ranks that some unfinished step still waits for.
     fn absent_ranks(&self) -> Vec<u32> {
-        let first = self.arrivals.values().find(|a| a.len() < self.members.len());
+        let first = self
+            .arrivals
+            .values()
+            .find(|a| a.len() < self.members.len());
         let came = |m: &&u32| first.is_some_and(|a| !a.contains_key(m));
         self.members.iter().filter(came).copied().collect()
     }
@@ -309,10 +324,16 @@ impl World {
         };
         let start_ns = device.free_ns.max(head.submitted_ns);
         let seq = head.submission.seq;
-        let own_ns = device.physics.compute_ns(seq, start_ns).map(|t| start_ns + t);
+        let own_ns = device
+            .physics
+            .compute_ns(seq, start_ns)
+            .map(|t| start_ns + t);
         head.started = Some((start_ns, own_ns));
         if let Some(at) = own_ns.filter(|_| device.coupled) {
-            self.arrivals.entry(seq).or_default().insert(index as u32, at);
+            self.arrivals
+                .entry(seq)
+                .or_default()
+                .insert(index as u32, at);
         }
         true
     }
@@ -344,10 +365,17 @@ impl World {
 
     fn done(&self, index: usize, end_ns: u64, stop_votes: u32, fault: Option<String>) -> StepDone {
         let device = &self.devices[index];
-        let (seq, start_ns, own_ns, step, parts) = device.queue.front().map_or((0, 0, 0, 0, None), |q| {
-            let (start, own) = q.started.unwrap_or((q.submitted_ns, None));
-            (q.submission.seq, start, own.unwrap_or(start), q.step, Some(q.submission.parts))
-        });
+        let (seq, start_ns, own_ns, step, parts) =
+            device.queue.front().map_or((0, 0, 0, 0, None), |q| {
+                let (start, own) = q.started.unwrap_or((q.submitted_ns, None));
+                (
+                    q.submission.seq,
+                    start,
+                    own.unwrap_or(start),
+                    q.step,
+                    Some(q.submission.parts),
+                )
+            });
         let spec = &self.plan.steps[step.min(self.plan.steps.len().saturating_sub(1))];
         let gemms = parts.is_some_and(|p| p.gemms);
         let reduces = parts.is_some_and(|p| p.buckets) && device.coupled && fault.is_none();
@@ -402,7 +430,12 @@ impl World {
             self.flush(index);
         }
         // A step that all ranks have retired is no longer asked for.
-        let oldest = self.devices.iter().filter_map(|d| d.queue.front()).map(|q| q.submission.seq).min();
+        let oldest = self
+            .devices
+            .iter()
+            .filter_map(|d| d.queue.front())
+            .map(|q| q.submission.seq)
+            .min();
         if let Some(oldest) = oldest {
             self.arrivals = self.arrivals.split_off(&oldest.min(done.seq));
         }
@@ -413,7 +446,8 @@ impl World {
         device.flushed_ns = self.now_ns;
         if !device.rows.rows.is_empty() {
             let rows = std::mem::replace(&mut device.rows, empty(index as u32));
-            self.inputs.push_back(Input::Worker(index as u32, FromWorker::Steps(rows)));
+            self.inputs
+                .push_back(Input::Worker(index as u32, FromWorker::Steps(rows)));
         }
     }
 
@@ -427,7 +461,8 @@ impl World {
             for what in watched.batch.add(self.now_ns, reading) {
                 self.inputs.push_back(Input::Event(what, device));
             }
-            self.inputs.extend(watched.batch.take(self.now_ns, false).map(Input::Samples));
+            self.inputs
+                .extend(watched.batch.take(self.now_ns, false).map(Input::Samples));
             let period = watched.gauge.table.period_ns;
             watched.due_ns = next_due(watched.due_ns, self.now_ns, period, &mut watched.random);
         }

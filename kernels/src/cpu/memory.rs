@@ -271,6 +271,7 @@ enum Source<'a> {
 }
 
 impl<'a> Source<'a> {
+    #[cfg(target_arch = "x86_64")]
     fn part(self, range: std::ops::Range<usize>) -> Source<'a> {
         match self {
             Source::Copy(src) => Source::Copy(&src[range]),

@@ -14,10 +14,18 @@ const PATIENCE: Duration = Duration::from_millis(3_500);
 
 /// What the reducing thread is asked to do.
 pub enum Ask {
-    Reduce { bucket: usize, seq: u64 },
+    Reduce {
+        bucket: usize,
+        seq: u64,
+    },
     /// Ends a step: the votes to stop, and an answer with everything since the last one.
-    Vote { stop: bool },
-    Regroup { generation: u32, members: Vec<u32> },
+    Vote {
+        stop: bool,
+    },
+    Regroup {
+        generation: u32,
+        members: Vec<u32>,
+    },
 }
 
 /// All reductions of one step.
@@ -181,11 +189,15 @@ impl Rank {
         let wrong = match expected {
             Ok(expected) if expected == found => None,
             Ok(expected) => {
-                let first = first_mismatch(output, self.seed, members, seq).ok().flatten();
+                let first = first_mismatch(output, self.seed, members, seq)
+                    .ok()
+                    .flatten();
                 let at = first.map_or_else(String::new, |m| {
                     format!("; element {} is {}, not {}", m.index, m.found, m.expected)
                 });
-                Some(format!("all-reduce of bucket {bucket}: digest {found}, expected {expected}{at}"))
+                Some(format!(
+                    "all-reduce of bucket {bucket}: digest {found}, expected {expected}{at}"
+                ))
             }
             Err(error) => Some(error.to_string()),
         };
@@ -206,7 +218,12 @@ impl Rank {
         }
         let reduced = self.collective.all_reduce(bucket, PATIENCE)?;
         self.step.skew_ns += reduced.waited_ns();
-        let votes = self.collective.output(bucket)?.first().copied().unwrap_or(0.0);
+        let votes = self
+            .collective
+            .output(bucket)?
+            .first()
+            .copied()
+            .unwrap_or(0.0);
         self.step.stop_votes = votes as u32;
         Ok(())
     }

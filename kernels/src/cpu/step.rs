@@ -53,20 +53,23 @@ impl CpuStep {
         let (outbox, answers) = channel();
         let (spec, cores, device) = (spec.clone(), info.cores.clone(), info.id.clone());
         let (ready, readied) = channel();
-        let thread = std::thread::spawn(move || match Machine::new(device, spec, &cores, collective) {
-            Ok(mut machine) => {
-                let _ = ready.send(Ok(()));
-                for ask in inbox {
-                    let answer = machine.serve(ask);
-                    if outbox.send(answer).is_err() {
-                        return;
+        let thread =
+            std::thread::spawn(
+                move || match Machine::new(device, spec, &cores, collective) {
+                    Ok(mut machine) => {
+                        let _ = ready.send(Ok(()));
+                        for ask in inbox {
+                            let answer = machine.serve(ask);
+                            if outbox.send(answer).is_err() {
+                                return;
+                            }
+                        }
                     }
-                }
-            }
-            Err(error) => {
-                let _ = ready.send(Err(error));
-            }
-        });
+                    Err(error) => {
+                        let _ = ready.send(Err(error));
+                    }
+                },
+            );
         let step = Self {
             device: info.id.clone(),
             asks: Some(asks),
@@ -203,19 +206,33 @@ impl Machine {
         let workspace = Workspace::new(pool.threads()).map_err(|e| fail(e.to_string()))?;
         let [na, nb, nc] = spec.largest();
         let range = range(&spec)?;
-        let pairs = if spec.gemms.is_empty() { 0 } else { spec.operand_pairs };
+        let pairs = if spec.gemms.is_empty() {
+            0
+        } else {
+            spec.operand_pairs
+        };
         let operands = |stream, length| -> Vec<Operands> {
-            (0..pairs).map(|p| Operands::new(spec.dtype, length, spec.seed, stream, p, range)).collect()
+            (0..pairs)
+                .map(|p| Operands::new(spec.dtype, length, spec.seed, stream, p, range))
+                .collect()
         };
         let (a, b) = (operands(Stream::A, na), operands(Stream::B, nb));
         let mut expected = BTreeMap::new();
         if spec.audit_share > 0.0 {
-            for (&gemm, pair) in spec.gemms.iter().flat_map(|g| (0..pairs).map(move |p| (g, p))) {
+            for (&gemm, pair) in spec
+                .gemms
+                .iter()
+                .flat_map(|g| (0..pairs).map(move |p| (g, p)))
+            {
                 let (a, b) = (&a[pair as usize], &b[pair as usize]);
-                expected.entry((gemm, pair)).or_insert_with(|| match (a, b) {
-                    (Operands::F32(a), Operands::F32(b)) => Expected::of(gemm, spec.seed, pair, a, b),
-                    _ => Expected::new(gemm, spec.seed, pair, range),
-                });
+                expected
+                    .entry((gemm, pair))
+                    .or_insert_with(|| match (a, b) {
+                        (Operands::F32(a), Operands::F32(b)) => {
+                            Expected::of(gemm, spec.seed, pair, a, b)
+                        }
+                        _ => Expected::new(gemm, spec.seed, pair, range),
+                    });
             }
         }
         let filled = |length: u64, value: f32| vec![value; length as usize];
@@ -224,7 +241,12 @@ impl Machine {
         Ok(Self {
             c: filled(nc, 0.0),
             rows: Vec::new(),
-            optimizer: [filled(p, 0.5), filled(p, 0.25), filled(p, 0.0), filled(p, 0.0)],
+            optimizer: [
+                filled(p, 0.5),
+                filled(p, 0.25),
+                filled(p, 0.0),
+                filled(p, 0.0),
+            ],
             updates: 0,
             arrays: [filled(m, 0.0), filled(m, 1.0), filled(m, 2.0)],
             device,
@@ -329,7 +351,13 @@ impl Machine {
             if audit::selects(self.spec.seed, seq, index as u32, self.spec.audit_share) {
                 self.audit(gemm, pair, done);
             }
-            while parts.buckets && self.spec.buckets.get(bucket).is_some_and(|b| b.after as usize == index) {
+            while parts.buckets
+                && self
+                    .spec
+                    .buckets
+                    .get(bucket)
+                    .is_some_and(|b| b.after as usize == index)
+            {
                 self.reduce(bucket, seq);
                 bucket += 1;
             }
@@ -347,12 +375,22 @@ impl Machine {
         let c = &mut self.c[..nc];
         let pair = pair as usize;
         let result = match (&self.a[pair], &self.b[pair]) {
-            (Operands::F32(a), Operands::F32(b)) => {
-                matmul_f32(&mut self.pool, &mut self.workspace, shape, &a[..na], &b[..nb], c)
-            }
-            (Operands::Bf16(a), Operands::Bf16(b)) => {
-                matmul_bf16(&mut self.pool, &mut self.workspace, shape, &a[..na], &b[..nb], c)
-            }
+            (Operands::F32(a), Operands::F32(b)) => matmul_f32(
+                &mut self.pool,
+                &mut self.workspace,
+                shape,
+                &a[..na],
+                &b[..nb],
+                c,
+            ),
+            (Operands::Bf16(a), Operands::Bf16(b)) => matmul_bf16(
+                &mut self.pool,
+                &mut self.workspace,
+                shape,
+                &a[..na],
+                &b[..nb],
+                c,
+            ),
             _ => return Err(self.fail("operands of two types were prepared")),
         };
         result.map_err(|e| self.fail(e))
@@ -364,8 +402,13 @@ impl Machine {
         };
         let begun = now_ns();
         self.rows.resize(gemm.m as usize, 0);
-        audit::row_sums(&self.c[..gemm.elements()[2] as usize], &expected.challenge, &mut self.rows);
-        done.mismatches.extend(expected.check(&self.rows).map(|m| m.to_string()));
+        audit::row_sums(
+            &self.c[..gemm.elements()[2] as usize],
+            &expected.challenge,
+            &mut self.rows,
+        );
+        done.mismatches
+            .extend(expected.check(&self.rows).map(|m| m.to_string()));
         done.audited += 1;
         done.audited_flop += gemm.flop().0;
         done.spans.push(Span {
@@ -380,7 +423,15 @@ impl Machine {
         let begun = now_ns();
         self.updates = self.updates.saturating_add(1);
         let [params, grads, m, v] = &mut self.optimizer;
-        let updated = memory::adamw(&mut self.pool, params, m, v, grads, &memory::AdamW::default(), self.updates);
+        let updated = memory::adamw(
+            &mut self.pool,
+            params,
+            m,
+            v,
+            grads,
+            &memory::AdamW::default(),
+            self.updates,
+        );
         updated.map_err(|e| self.fail(e))?;
         done.spans.push(Span {
             work: Work::Optimizer,
@@ -452,14 +503,14 @@ fn flip_place(seed: u64, c: &[f32]) -> (usize, u32) {
 
 /// The operand range that suits all matmuls of the step.
 fn range(spec: &StepSpec) -> Result<u32, KernelError> {
-    let ranges = spec.gemms.iter().map(|&gemm| {
+    let mut ranges = spec.gemms.iter().map(|&gemm| {
         audit::operand_range(spec.dtype, gemm.k).ok_or(KernelError::NoExactRange {
             gemm,
             dtype: spec.dtype,
             k_max: audit::K_MAX,
         })
     });
-    ranges.fold(Ok(u32::MAX), |least, range| Ok(least?.min(range?)))
+    ranges.try_fold(u32::MAX, |least, range| Ok(least.min(range?)))
 }
 
 /// Adds matmul time to the last span where it is adjacent matmul time.

@@ -8,7 +8,11 @@ use std::time::Duration;
 fn spec() -> StepSpec {
     StepSpec {
         dtype: Dtype::F32,
-        gemms: vec![Gemm::new(64, 96, 80), Gemm::new(17, 33, 65), Gemm::new(1, 1, 1)],
+        gemms: vec![
+            Gemm::new(64, 96, 80),
+            Gemm::new(17, 33, 65),
+            Gemm::new(1, 1, 1),
+        ],
         buckets: Vec::new(),
         parameters: 1000,
         memory: Bytes(1 << 20),
@@ -53,7 +57,11 @@ fn the_flipped_bit_is_caught_whatever_the_seed() {
     for seed in 0..20 {
         let mut step = prepared(&StepSpec { seed, ..spec() });
         let test = step.self_test().unwrap();
-        assert!(test.clean_passed && test.flip_caught, "seed {seed}: {}", test.detail);
+        assert!(
+            test.clean_passed && test.flip_caught,
+            "seed {seed}: {}",
+            test.detail
+        );
     }
 }
 
@@ -70,7 +78,10 @@ fn steps_retire_in_the_order_queued() {
     }
     assert_eq!(step.in_flight(), 3);
     for seq in 0..3 {
-        assert_eq!(step.retire(Duration::from_secs(20)).unwrap().unwrap().seq, seq);
+        assert_eq!(
+            step.retire(Duration::from_secs(20)).unwrap().unwrap().seq,
+            seq
+        );
     }
     assert!(step.retire(Duration::ZERO).unwrap().is_none());
 }
@@ -85,7 +96,10 @@ fn a_dtype_that_the_processor_lacks_is_refused_with_those_it_has() {
         ..spec()
     };
     let error = device.prepare(&wanted, None).err().unwrap().to_string();
-    assert!(error.contains("has no fp8_e4m3 matmul") && error.contains("f32"), "{error}");
+    assert!(
+        error.contains("has no fp8_e4m3 matmul") && error.contains("f32"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -96,6 +110,12 @@ fn a_step_that_does_not_fit_says_what_is_free_and_needed() {
         gemms: vec![Gemm::new(1 << 20, 1 << 20, 4)],
         ..spec()
     };
-    let error = engine.open(&info).unwrap().prepare(&huge, None).err().unwrap().to_string();
+    let error = engine
+        .open(&info)
+        .unwrap()
+        .prepare(&huge, None)
+        .err()
+        .unwrap()
+        .to_string();
     assert!(error.contains("free, the step needs"), "{error}");
 }

@@ -125,7 +125,10 @@ fn seconds(ns: u64) -> f64 {
 
 impl Window {
     pub(super) fn new(index: u32, segment: &Segment, start_ns: u64, plan: &Plan) -> Self {
-        let has_buckets = plan.steps.get(segment.step).is_some_and(|s| !s.buckets.is_empty());
+        let has_buckets = plan
+            .steps
+            .get(segment.step)
+            .is_some_and(|s| !s.buckets.is_empty());
         let device = || DeviceWindow::new(Blocks::new(plan.block_ns, start_ns).ok());
         Self {
             segment: index,
@@ -153,9 +156,19 @@ impl Window {
         self.coupled
     }
 
-    pub(super) fn sample(&mut self, table: u32, column: u32, kind: SeriesKind, at_ns: u64, value: f64) {
+    pub(super) fn sample(
+        &mut self,
+        table: u32,
+        column: u32,
+        kind: SeriesKind,
+        at_ns: u64,
+        value: f64,
+    ) {
         let start = self.start_ns;
-        let series = self.series.entry((table, column)).or_insert_with(SeriesWindow::new);
+        let series = self
+            .series
+            .entry((table, column))
+            .or_insert_with(SeriesWindow::new);
         series.push(kind, start, at_ns, value);
     }
 
@@ -169,7 +182,11 @@ impl Window {
     }
 
     pub(super) fn op(&mut self, op: &OpRow) {
-        let times = self.group.ops.entry(op.bytes).or_insert_with(|| Gathered::new(SECONDS));
+        let times = self
+            .group
+            .ops
+            .entry(op.bytes)
+            .or_insert_with(|| Gathered::new(SECONDS));
         times.record(seconds(op.end_ns.saturating_sub(op.start_ns)));
     }
 }
@@ -199,12 +216,14 @@ impl DeviceWindow {
             let _ = blocks.add_span(row.start_ns, row.end_ns, row.flop);
         }
         self.steps += 1;
-        self.step_time.record(seconds(row.end_ns.saturating_sub(row.due_ns)));
+        self.step_time
+            .record(seconds(row.end_ns.saturating_sub(row.due_ns)));
         if row.gemms > 0 {
             self.compute_time.record(seconds(row.compute_ns));
         }
         if row.memory_ns > 0 {
-            self.memory_rate.record(row.memory_bytes as f64 / seconds(row.memory_ns));
+            self.memory_rate
+                .record(row.memory_bytes as f64 / seconds(row.memory_ns));
         }
         match self.first_start_ns {
             None => self.first_start_ns = Some(row.start_ns),
@@ -247,7 +266,8 @@ impl GroupWindow {
         if step.compute_ns.len() >= members
             && let Some(mut done) = self.open.remove(&row.seq)
         {
-            self.step_time.record(seconds(done.end_ns.saturating_sub(done.due_ns)));
+            self.step_time
+                .record(seconds(done.end_ns.saturating_sub(done.due_ns)));
             done.compute_ns.sort_unstable();
             let slowest = done.compute_ns.last().copied().unwrap_or(0);
             if let Some(median) = median(&done.compute_ns).filter(|m| *m > 0.0) {
@@ -296,7 +316,11 @@ impl SeriesWindow {
             SeriesKind::Counter => {
                 let before = self.last.map_or(value, |(_, v)| v);
                 // A counter that falls was reset: what it shows now has been counted since.
-                self.growth += if value >= before { value - before } else { value };
+                self.growth += if value >= before {
+                    value - before
+                } else {
+                    value
+                };
             }
             SeriesKind::Mask => self.mask(since, at_ns),
         }

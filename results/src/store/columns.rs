@@ -91,7 +91,11 @@ fn schema(specs: &[Spec]) -> Result<TypePtr, ParquetError> {
             Ok(Arc::new(builder.build()?))
         })
         .collect();
-    Ok(Arc::new(Type::group_type_builder("hallmark").with_fields(fields?).build()?))
+    Ok(Arc::new(
+        Type::group_type_builder("hallmark")
+            .with_fields(fields?)
+            .build()?,
+    ))
 }
 
 fn properties(specs: &[Spec], notes: &[(&str, String)]) -> Result<WriterProperties, ParquetError> {
@@ -114,8 +118,12 @@ fn properties(specs: &[Spec], notes: &[(&str, String)]) -> Result<WriterProperti
                 .set_column_encoding(path, Encoding::BYTE_STREAM_SPLIT),
         };
     }
-    let notes = notes.iter().map(|(key, value)| KeyValue::new((*key).to_owned(), value.clone()));
-    Ok(builder.set_key_value_metadata(Some(notes.collect())).build())
+    let notes = notes
+        .iter()
+        .map(|(key, value)| KeyValue::new((*key).to_owned(), value.clone()));
+    Ok(builder
+        .set_key_value_metadata(Some(notes.collect()))
+        .build())
 }
 
 /// A Parquet file that is being written, one row group after the other.
@@ -131,7 +139,12 @@ impl Sheet {
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be created.
-    pub fn create(dir: &Path, name: &str, specs: Vec<Spec>, notes: &[(&str, String)]) -> Result<Self, StoreError> {
+    pub fn create(
+        dir: &Path,
+        name: &str,
+        specs: Vec<Spec>,
+        notes: &[(&str, String)],
+    ) -> Result<Self, StoreError> {
         let path = dir.join(name);
         let failed = |e| write_error(&path, e);
         let properties = Arc::new(properties(&specs, notes).map_err(failed)?);
@@ -169,7 +182,10 @@ impl Sheet {
     /// [`StoreError`] where the file cannot be written.
     pub fn finish(self) -> Result<FileEntry, StoreError> {
         // Taking the inner writer out writes the footer first.
-        let pending = self.writer.into_inner().map_err(|e| write_error(&self.path, e))?;
+        let pending = self
+            .writer
+            .into_inner()
+            .map_err(|e| write_error(&self.path, e))?;
         pending.finish(self.rows)
     }
 }
@@ -193,7 +209,11 @@ fn write_group(
             (Kind::Flag, Column::Flag(v)) => write::<BoolType>(&mut group, v, None)?,
             (Kind::Double, Column::Float(v)) => write::<DoubleType>(&mut group, v, None)?,
             (Kind::Float32, Column::Float(v)) => {
-                let present: Vec<f32> = v.iter().filter(|x| !x.is_nan()).map(|x| *x as f32).collect();
+                let present: Vec<f32> = v
+                    .iter()
+                    .filter(|x| !x.is_nan())
+                    .map(|x| *x as f32)
+                    .collect();
                 write::<FloatType>(&mut group, &present, Some(&levels(v)))?;
             }
             (Kind::Float64, Column::Float(v)) => {
@@ -217,7 +237,8 @@ fn write<T: DataType>(
     levels: Option<&[i16]>,
 ) -> Result<(), ParquetError> {
     let next = group.next_column()?;
-    let mut column = next.ok_or_else(|| ParquetError::General("more columns than the schema has".to_owned()))?;
+    let mut column =
+        next.ok_or_else(|| ParquetError::General("more columns than the schema has".to_owned()))?;
     column.typed::<T>().write_batch(values, levels, None)?;
     column.close()
 }
@@ -258,7 +279,11 @@ impl SheetReader {
         let wrong = |why: String| Err(StoreError::format(&path, why));
         let found = metadata.file_metadata().schema_descr();
         if found.num_columns() != specs.len() {
-            return wrong(format!("it has {} columns, {} are declared", found.num_columns(), specs.len()));
+            return wrong(format!(
+                "it has {} columns, {} are declared",
+                found.num_columns(),
+                specs.len()
+            ));
         }
         for (column, (name, kind)) in found.columns().iter().zip(&mut specs) {
             let optional = column.max_def_level() == 1;
@@ -275,15 +300,23 @@ impl SheetReader {
                 _ => false,
             };
             if !fits || column.path().parts() != [name.clone()] || column.max_rep_level() != 0 {
-                return wrong(format!("column `{}` is not the declared `{name}`", column.path()));
+                return wrong(format!(
+                    "column `{}` is not the declared `{name}`",
+                    column.path()
+                ));
             }
         }
         let mut rows: u64 = 0;
         for group in metadata.row_groups() {
             let count = u64::try_from(group.num_rows()).unwrap_or(u64::MAX);
-            let large = group.columns().iter().any(|c| c.uncompressed_size() > CHUNK_MAX);
+            let large = group
+                .columns()
+                .iter()
+                .any(|c| c.uncompressed_size() > CHUNK_MAX);
             if count > GROUP_ROWS as u64 || large {
-                return wrong(format!("a row group of {count} rows is larger than any that is written"));
+                return wrong(format!(
+                    "a row group of {count} rows is larger than any that is written"
+                ));
             }
             rows = rows.saturating_add(count);
         }
@@ -319,7 +352,9 @@ impl SheetReader {
             let group = self.reader.get_row_group(self.group)?;
             self.left = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
             let columns = 0..self.specs.len();
-            self.open = columns.map(|i| group.get_column_reader(i)).collect::<Result<_, _>>()?;
+            self.open = columns
+                .map(|i| group.get_column_reader(i))
+                .collect::<Result<_, _>>()?;
             self.group += 1;
         }
         let rows = self.left.min(most);
@@ -327,14 +362,22 @@ impl SheetReader {
         let mut columns = Vec::with_capacity(self.specs.len());
         for (reader, (_, kind)) in self.open.iter_mut().zip(&self.specs) {
             columns.push(match (reader, kind) {
-                (ColumnReader::Int64ColumnReader(r), Kind::Long) => {
-                    Column::Long(required(r, rows)?.into_iter().map(i64::cast_unsigned).collect())
-                }
-                (ColumnReader::Int32ColumnReader(r), Kind::Short) => {
-                    Column::Short(required(r, rows)?.into_iter().map(i32::cast_unsigned).collect())
-                }
+                (ColumnReader::Int64ColumnReader(r), Kind::Long) => Column::Long(
+                    required(r, rows)?
+                        .into_iter()
+                        .map(i64::cast_unsigned)
+                        .collect(),
+                ),
+                (ColumnReader::Int32ColumnReader(r), Kind::Short) => Column::Short(
+                    required(r, rows)?
+                        .into_iter()
+                        .map(i32::cast_unsigned)
+                        .collect(),
+                ),
                 (ColumnReader::BoolColumnReader(r), Kind::Flag) => Column::Flag(required(r, rows)?),
-                (ColumnReader::DoubleColumnReader(r), Kind::Double) => Column::Float(required(r, rows)?),
+                (ColumnReader::DoubleColumnReader(r), Kind::Double) => {
+                    Column::Float(required(r, rows)?)
+                }
                 (ColumnReader::FloatColumnReader(r), Kind::Float32) => {
                     self.floats.clear();
                     nullable(r, rows, &mut self.levels, &mut self.floats)?;
@@ -360,7 +403,10 @@ fn short(rows: usize) -> ParquetError {
     ParquetError::General(format!("a column ends before its {rows} rows"))
 }
 
-fn required<T: DataType>(reader: &mut ColumnReaderImpl<T>, rows: usize) -> Result<Vec<T::T>, ParquetError> {
+fn required<T: DataType>(
+    reader: &mut ColumnReaderImpl<T>,
+    rows: usize,
+) -> Result<Vec<T::T>, ParquetError> {
     let mut values = Vec::with_capacity(rows);
     while values.len() < rows {
         let (records, _, _) = reader.read_records(rows - values.len(), None, None, &mut values)?;
@@ -379,7 +425,8 @@ fn nullable<T: DataType>(
 ) -> Result<(), ParquetError> {
     levels.clear();
     while levels.len() < rows {
-        let (records, _, _) = reader.read_records(rows - levels.len(), Some(levels), None, values)?;
+        let (records, _, _) =
+            reader.read_records(rows - levels.len(), Some(levels), None, values)?;
         if records == 0 {
             return Err(short(rows));
         }
@@ -388,13 +435,23 @@ fn nullable<T: DataType>(
 }
 
 /// Puts NaN where a level says that there is no value.
-fn spread(mut values: impl ExactSizeIterator<Item = f64>, levels: &[i16], rows: usize) -> Result<Vec<f64>, ParquetError> {
+fn spread(
+    mut values: impl ExactSizeIterator<Item = f64>,
+    levels: &[i16],
+    rows: usize,
+) -> Result<Vec<f64>, ParquetError> {
     if values.len() == rows {
         return Ok(values.collect());
     }
     let placed: Option<Vec<f64>> = levels
         .iter()
-        .map(|level| if *level == 0 { Some(f64::NAN) } else { values.next() })
+        .map(|level| {
+            if *level == 0 {
+                Some(f64::NAN)
+            } else {
+                values.next()
+            }
+        })
         .collect();
     placed.ok_or_else(|| short(rows))
 }

@@ -37,9 +37,13 @@ impl std::fmt::Display for Operation {
 /// A run's file that cannot be written, read or believed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("{path} could not be {operation}: the disk or quota is full; make room, or choose another folder with --out")]
+    #[error(
+        "{path} could not be {operation}: the disk or quota is full; make room, or choose another folder with --out"
+    )]
     DiskFull { path: PathBuf, operation: Operation },
-    #[error("{path} could not be {operation}: the folder is read-only or not yours; choose another one with --out")]
+    #[error(
+        "{path} could not be {operation}: the folder is read-only or not yours; choose another one with --out"
+    )]
     ReadOnly { path: PathBuf, operation: Operation },
     #[error("{0} holds a run already; resume or seal it, or choose another folder with --out")]
     Exists(PathBuf),
@@ -53,10 +57,20 @@ pub enum StoreError {
         operation: Operation,
         source: io::Error,
     },
-    #[error("{path} was written by format {found}; this build reads 1 to {known}; use a newer hallmark")]
-    Version { path: PathBuf, found: u32, known: u32 },
+    #[error(
+        "{path} was written by format {found}; this build reads 1 to {known}; use a newer hallmark"
+    )]
+    Version {
+        path: PathBuf,
+        found: u32,
+        known: u32,
+    },
     #[error("{path} is damaged at byte {offset}: {why}")]
-    Damaged { path: PathBuf, offset: u64, why: String },
+    Damaged {
+        path: PathBuf,
+        offset: u64,
+        why: String,
+    },
     #[error("{path} is not what was sealed: {why}")]
     Altered { path: PathBuf, why: String },
     #[error("{path} is part of the sealed record and is missing")]
@@ -67,7 +81,9 @@ pub enum StoreError {
     Format { path: PathBuf, why: String },
     #[error("a frame contradicts the run: {0}")]
     Shape(#[from] ShapeError),
-    #[error("a frame of {bytes} bytes is larger than the {limit} that a journal takes; write smaller batches")]
+    #[error(
+        "a frame of {bytes} bytes is larger than the {limit} that a journal takes; write smaller batches"
+    )]
     FrameTooLarge { bytes: usize, limit: usize },
     #[error("a frame could not be encoded: {0}")]
     Encode(String),
@@ -77,7 +93,9 @@ pub enum StoreError {
         lost: u64,
         source: Box<StoreError>,
     },
-    #[error("{path} ends before the run's first frame; nothing was recorded, so there is nothing to seal")]
+    #[error(
+        "{path} ends before the run's first frame; nothing was recorded, so there is nothing to seal"
+    )]
     Empty { path: PathBuf },
 }
 
@@ -86,7 +104,9 @@ impl StoreError {
     pub(super) fn io(path: &Path, operation: Operation, source: io::Error) -> Self {
         let path = path.to_path_buf();
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::DiskFull { path, operation },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::DiskFull { path, operation }
+            }
             io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied
                 if !matches!(operation, Operation::Read | Operation::Open) =>
             {

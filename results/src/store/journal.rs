@@ -74,11 +74,16 @@ impl JournalWriter {
     /// is free, [`StoreError::ReadOnly`], [`StoreError::Io`].
     pub fn create(dir: &Path) -> Result<Self, StoreError> {
         std::fs::create_dir_all(dir).map_err(|e| StoreError::io(dir, Operation::Create, e))?;
-        if dir.join(super::manifest::SEAL).exists() || dir.join(super::manifest::MANIFEST).exists() {
+        if dir.join(super::manifest::SEAL).exists() || dir.join(super::manifest::MANIFEST).exists()
+        {
             return Err(StoreError::Exists(dir.to_path_buf()));
         }
         let path = dir.join(JOURNAL);
-        let opened = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        let opened = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(&path);
         let file = opened.map_err(|e| match e.kind() {
             ErrorKind::AlreadyExists => StoreError::Exists(dir.to_path_buf()),
             _ => StoreError::io(&path, Operation::Create, e),
@@ -98,11 +103,14 @@ impl JournalWriter {
         // Zeros, so that a process killed here leaves a hole, which is a torn tail and no damage.
         let mut room = vec![0; ROOM_AT_START];
         room[..FILE_HEADER].copy_from_slice(&header);
-        file.write_all(&room).map_err(|e| StoreError::io(path, Operation::Write, e))?;
-        file.sync_data().map_err(|e| StoreError::io(path, Operation::Sync, e))?;
+        file.write_all(&room)
+            .map_err(|e| StoreError::io(path, Operation::Write, e))?;
+        file.sync_data()
+            .map_err(|e| StoreError::io(path, Operation::Sync, e))?;
         let cut = file.set_len(FILE_HEADER as u64);
         cut.map_err(|e| StoreError::io(path, Operation::Truncate, e))?;
-        file.sync_data().map_err(|e| StoreError::io(path, Operation::Sync, e))?;
+        file.sync_data()
+            .map_err(|e| StoreError::io(path, Operation::Sync, e))?;
         let start = Mark {
             bytes: FILE_HEADER as u64,
             frames: 0,
@@ -161,11 +169,15 @@ impl JournalWriter {
         let payload = FRAME_HEADER;
         self.buffer.clear();
         self.buffer.resize(payload, 0);
-        rmp_serde::encode::write_named(&mut self.buffer, frame).map_err(|e| StoreError::Encode(e.to_string()))?;
+        rmp_serde::encode::write_named(&mut self.buffer, frame)
+            .map_err(|e| StoreError::Encode(e.to_string()))?;
         let bytes = self.buffer.len() - payload;
         if bytes > FRAME_MAX {
             self.buffer = Vec::new();
-            return Err(StoreError::FrameTooLarge { bytes, limit: FRAME_MAX });
+            return Err(StoreError::FrameTooLarge {
+                bytes,
+                limit: FRAME_MAX,
+            });
         }
         let chain = next_chain(&self.at.chain, &self.buffer[payload..]);
         let header = FrameHeader {
@@ -371,7 +383,10 @@ impl JournalReader {
             ErrorKind::NotFound => StoreError::NoRun(dir.to_path_buf()),
             _ => StoreError::io(&path, Operation::Open, e),
         })?;
-        let length = file.metadata().map_err(|e| StoreError::io(&path, Operation::Read, e))?.len();
+        let length = file
+            .metadata()
+            .map_err(|e| StoreError::io(&path, Operation::Read, e))?
+            .len();
         let mut reader = Self {
             file: BufReader::with_capacity(1 << 20, file),
             path,
@@ -392,7 +407,9 @@ impl JournalReader {
 
     fn start(&mut self) -> Result<(), StoreError> {
         if self.length < FILE_HEADER as u64 {
-            return Err(StoreError::Empty { path: self.path.clone() });
+            return Err(StoreError::Empty {
+                path: self.path.clone(),
+            });
         }
         let mut header = [0; FILE_HEADER];
         self.read(&mut header)?;
@@ -471,7 +488,10 @@ impl JournalReader {
         };
         let length = header.length as usize;
         if length > FRAME_MAX {
-            return Err(self.damaged(offset, format!("a frame of {length} bytes, {FRAME_MAX} are allowed")));
+            return Err(self.damaged(
+                offset,
+                format!("a frame of {length} bytes, {FRAME_MAX} are allowed"),
+            ));
         }
         if (length + FRAME_HEADER) as u64 > left {
             return Ok(self.torn());
@@ -484,10 +504,14 @@ impl JournalReader {
         }
         let chain = next_chain(&self.mark.chain, &payload);
         if chain != header.chain {
-            return Err(self.damaged(offset, "the chain breaks: a frame before was changed, moved or removed"));
+            return Err(self.damaged(
+                offset,
+                "the chain breaks: a frame before was changed, moved or removed",
+            ));
         }
         let decoded: Result<Frame, _> = rmp_serde::from_slice(&payload);
-        let frame = decoded.map_err(|e| self.damaged(offset, format!("the frame cannot be decoded: {e}")))?;
+        let frame = decoded
+            .map_err(|e| self.damaged(offset, format!("the frame cannot be decoded: {e}")))?;
         let checked = self.shape.check(&frame);
         checked.map_err(|e| self.damaged(offset, e.to_string()))?;
         self.payload = payload;

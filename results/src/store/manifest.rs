@@ -78,7 +78,9 @@ pub fn table_file(name: &str) -> String {
 
 /// Whether a record may hold a file of this name.
 pub fn is_record_file(name: &str) -> bool {
-    let table = name.strip_prefix("telemetry-").and_then(|n| n.strip_suffix(".parquet"));
+    let table = name
+        .strip_prefix("telemetry-")
+        .and_then(|n| n.strip_suffix(".parquet"));
     [OPENED, EVENTS, STEPS, OPS].contains(&name) || table.is_some_and(is_table_name)
 }
 
@@ -88,7 +90,8 @@ impl Manifest {
     /// # Errors
     /// [`StoreError::Encode`], which no manifest of [`super::seal()`] meets.
     pub fn encode(&self) -> Result<Vec<u8>, StoreError> {
-        let json = serde_json::to_vec_pretty(self).map_err(|e| StoreError::Encode(e.to_string()))?;
+        let json =
+            serde_json::to_vec_pretty(self).map_err(|e| StoreError::Encode(e.to_string()))?;
         Ok([json, b"\n".to_vec()].concat())
     }
 
@@ -107,9 +110,13 @@ impl Manifest {
         let bytes = read_small(&path, MANIFEST_MAX)?;
         let head = hex(&Sha256::digest(&bytes));
         if seal != format!("{head}\n").into_bytes() {
-            return Err(StoreError::altered(&path, "its SHA-256 is not the one in `seal`"));
+            return Err(StoreError::altered(
+                &path,
+                "its SHA-256 is not the one in `seal`",
+            ));
         }
-        let version: VersionOnly = serde_json::from_slice(&bytes).map_err(|e| StoreError::format(&path, e))?;
+        let version: VersionOnly =
+            serde_json::from_slice(&bytes).map_err(|e| StoreError::format(&path, e))?;
         if version.format_version == 0 || version.format_version > FORMAT_VERSION {
             return Err(StoreError::Version {
                 path,
@@ -117,13 +124,17 @@ impl Manifest {
                 known: FORMAT_VERSION,
             });
         }
-        let manifest: Self = serde_json::from_slice(&bytes).map_err(|e| StoreError::format(&path, e))?;
+        let manifest: Self =
+            serde_json::from_slice(&bytes).map_err(|e| StoreError::format(&path, e))?;
         let names: std::collections::BTreeSet<_> = manifest.files.iter().map(|f| &f.name).collect();
         if names.len() != manifest.files.len() {
             return Err(StoreError::format(&path, "a file is listed twice"));
         }
         if let Some(bad) = manifest.files.iter().find(|f| !is_record_file(&f.name)) {
-            return Err(StoreError::format(&path, format!("`{}` is no file of a record", bad.name)));
+            return Err(StoreError::format(
+                &path,
+                format!("`{}` is no file of a record", bad.name),
+            ));
         }
         for needed in [OPENED, EVENTS, STEPS, OPS] {
             manifest.entry(dir, needed)?;
@@ -137,7 +148,9 @@ impl Manifest {
     /// [`StoreError::Format`] where the manifest does not list it.
     pub fn entry(&self, dir: &Path, name: &str) -> Result<&FileEntry, StoreError> {
         let found = self.files.iter().find(|f| f.name == name);
-        found.ok_or_else(|| StoreError::format(&dir.join(MANIFEST), format!("`{name}` is not listed")))
+        found.ok_or_else(|| {
+            StoreError::format(&dir.join(MANIFEST), format!("`{name}` is not listed"))
+        })
     }
 }
 
@@ -165,7 +178,10 @@ impl FileEntry {
             sha.update(&piece[..count]);
         }
         if hex(&sha.finalize()) != self.sha256 {
-            return Err(StoreError::altered(&path, "its SHA-256 is not the one in the manifest"));
+            return Err(StoreError::altered(
+                &path,
+                "its SHA-256 is not the one in the manifest",
+            ));
         }
         Ok(())
     }
@@ -178,7 +194,10 @@ impl FileEntry {
         let path = dir.join(&self.name);
         let bytes = read_small(&path, JSON_MAX)?;
         if bytes.len() as u64 != self.bytes || hex(&Sha256::digest(&bytes)) != self.sha256 {
-            return Err(StoreError::altered(&path, "its SHA-256 is not the one in the manifest"));
+            return Err(StoreError::altered(
+                &path,
+                "its SHA-256 is not the one in the manifest",
+            ));
         }
         Ok(bytes)
     }
@@ -186,10 +205,14 @@ impl FileEntry {
 
 fn open(path: &Path) -> Result<File, StoreError> {
     let file = File::open(path).map_err(|e| match e.kind() {
-        ErrorKind::NotFound => StoreError::Missing { path: path.to_path_buf() },
+        ErrorKind::NotFound => StoreError::Missing {
+            path: path.to_path_buf(),
+        },
         _ => StoreError::io(path, Operation::Open, e),
     })?;
-    let kind = file.metadata().map_err(|e| StoreError::io(path, Operation::Read, e))?;
+    let kind = file
+        .metadata()
+        .map_err(|e| StoreError::io(path, Operation::Read, e))?;
     if !kind.is_file() {
         return Err(StoreError::altered(path, "it is not a plain file"));
     }
@@ -201,7 +224,10 @@ fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
     let read = open(path)?.take(limit + 1).read_to_end(&mut bytes);
     read.map_err(|e| StoreError::io(path, Operation::Read, e))?;
     if bytes.len() as u64 > limit {
-        return Err(StoreError::format(path, format!("it is longer than {limit} bytes")));
+        return Err(StoreError::format(
+            path,
+            format!("it is longer than {limit} bytes"),
+        ));
     }
     Ok(bytes)
 }
@@ -237,7 +263,9 @@ impl Pending {
     /// Makes the file durable and gives it its name. `rows`: what the entry says it holds.
     pub fn finish(mut self, rows: u64) -> Result<FileEntry, StoreError> {
         let pending = self.dir.join(format!("{}{PENDING}", self.name));
-        self.file.flush().map_err(|e| StoreError::io(&pending, Operation::Write, e))?;
+        self.file
+            .flush()
+            .map_err(|e| StoreError::io(&pending, Operation::Write, e))?;
         let synced = self.file.get_ref().sync_all();
         synced.map_err(|e| StoreError::io(&pending, Operation::Sync, e))?;
         let renamed = std::fs::rename(&pending, self.dir.join(&self.name));

@@ -8,7 +8,9 @@
 use super::columns::{Column, SheetReader, Spec};
 use super::error::{Operation, StoreError};
 use super::journal::{JOURNAL, JournalReader, Tail};
-use super::manifest::{EVENTS, FileEntry, MANIFEST, Manifest, OPENED, OPS, SEAL, STEPS, table_file};
+use super::manifest::{
+    EVENTS, FileEntry, MANIFEST, Manifest, OPENED, OPS, SEAL, STEPS, table_file,
+};
 use super::shape::Shape;
 use super::{COMPANIONS, tables};
 use crate::frame::{Closed, Event, Frame, Opened, Table};
@@ -64,10 +66,12 @@ impl Record {
         verify_all(dir, &manifest.files)?;
         let opened_path = dir.join(OPENED);
         let bytes = manifest.entry(dir, OPENED)?.load(dir)?;
-        let opened: Opened = serde_json::from_slice(&bytes).map_err(|e| StoreError::format(&opened_path, e))?;
+        let opened: Opened =
+            serde_json::from_slice(&bytes).map_err(|e| StoreError::format(&opened_path, e))?;
         let story_path = dir.join(EVENTS);
         let bytes = manifest.entry(dir, EVENTS)?.load(dir)?;
-        let story: Story = serde_json::from_slice(&bytes).map_err(|e| StoreError::format(&story_path, e))?;
+        let story: Story =
+            serde_json::from_slice(&bytes).map_err(|e| StoreError::format(&story_path, e))?;
         let record = Self {
             dir: dir.to_path_buf(),
             manifest,
@@ -75,10 +79,15 @@ impl Record {
             opened,
             story,
         };
-        record.check_story().map_err(|why| StoreError::format(&story_path, why))?;
+        record
+            .check_story()
+            .map_err(|why| StoreError::format(&story_path, why))?;
         let named = (&record.opened.run_id, &record.opened.plan_digest);
         if named != (&record.manifest.run_id, &record.manifest.plan_digest) {
-            return Err(StoreError::format(&opened_path, "it is of another run than the manifest"));
+            return Err(StoreError::format(
+                &opened_path,
+                "it is of another run than the manifest",
+            ));
         }
         Ok(record)
     }
@@ -90,12 +99,19 @@ impl Record {
         for frame in self.declarations().chain(closed) {
             shape.check(&frame).map_err(|e| e.to_string())?;
         }
-        let listed: BTreeSet<&str> = self.manifest.files.iter().map(|f| f.name.as_str()).collect();
+        let listed: BTreeSet<&str> = self
+            .manifest
+            .files
+            .iter()
+            .map(|f| f.name.as_str())
+            .collect();
         let names: Vec<String> = shape.tables().iter().map(|t| table_file(&t.name)).collect();
         let mut declared: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         declared.extend([OPENED, EVENTS, STEPS, OPS]);
         if let Some(odd) = listed.symmetric_difference(&declared).next() {
-            return Err(format!("`{odd}` is either listed or declared, but not both"));
+            return Err(format!(
+                "`{odd}` is either listed or declared, but not both"
+            ));
         }
         Ok(())
     }
@@ -103,7 +119,9 @@ impl Record {
     fn declarations(&self) -> impl Iterator<Item = Frame> + '_ {
         let opened = std::iter::once_with(|| Frame::Opened(Box::new(self.opened.clone())));
         let tables = self.story.tables.iter().cloned().map(Frame::Table);
-        opened.chain(tables).chain(self.story.events.iter().cloned().map(Frame::Event))
+        opened
+            .chain(tables)
+            .chain(self.story.events.iter().cloned().map(Frame::Event))
     }
 
     pub fn opened(&self) -> &Opened {
@@ -134,7 +152,11 @@ impl Record {
     /// Rows are decoded on a thread of their own, a few frames ahead.
     pub fn frames(&self) -> Frames {
         let declared: Vec<Frame> = self.declarations().collect();
-        let closed = self.story.closed.clone().map(Frame::Closed);
+        let closed = self
+            .story
+            .closed
+            .clone()
+            .map(|c| Box::new(Frame::Closed(c)));
         let rows = Rows {
             dir: self.dir.clone(),
             files: self.manifest.files.clone(),
@@ -171,7 +193,9 @@ fn no_foreign_file(dir: &Path, manifest: &Manifest) -> Result<(), StoreError> {
 
 /// Digests the files on as many threads as there are cores, four at most; the first error by the manifest's order.
 fn verify_all(dir: &Path, files: &[FileEntry]) -> Result<(), StoreError> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(4);
     let next = AtomicUsize::new(0);
     let work = || {
         let mut failed: Vec<(usize, StoreError)> = Vec::new();
@@ -188,11 +212,16 @@ fn verify_all(dir: &Path, files: &[FileEntry]) -> Result<(), StoreError> {
     let mut failed: Vec<(usize, StoreError)> = std::thread::scope(|scope| {
         let helpers: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let own = work();
-        let others = helpers.into_iter().flat_map(|h| h.join().unwrap_or_default());
+        let others = helpers
+            .into_iter()
+            .flat_map(|h| h.join().unwrap_or_default());
         own.into_iter().chain(others).collect()
     });
     failed.sort_by_key(|(index, _)| *index);
-    failed.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+    failed
+        .into_iter()
+        .next()
+        .map_or(Ok(()), |(_, error)| Err(error))
 }
 
 /// What the decoding thread needs.
@@ -213,9 +242,14 @@ impl Rows {
     }
 
     fn decode(&self, sender: &Sender) -> Result<(), StoreError> {
-        let devices = |frames: Vec<crate::frame::Steps>| frames.into_iter().map(Frame::Steps).collect();
-        self.sheet(STEPS, tables::step_specs(), sender, |c, n| devices(tables::take_steps(&c, n)))?;
-        self.sheet(OPS, tables::op_specs(), sender, |c, n| devices(tables::take_ops(&c, n)))?;
+        let devices =
+            |frames: Vec<crate::frame::Steps>| frames.into_iter().map(Frame::Steps).collect();
+        self.sheet(STEPS, tables::step_specs(), sender, |c, n| {
+            devices(tables::take_steps(&c, n))
+        })?;
+        self.sheet(OPS, tables::op_specs(), sender, |c, n| {
+            devices(tables::take_ops(&c, n))
+        })?;
         for table in &self.tables {
             let specs = tables::expected_specs(table);
             self.sheet(&table_file(&table.name), specs, sender, |columns, _| {
@@ -233,7 +267,9 @@ impl Rows {
         frames: impl Fn(Vec<Column>, usize) -> Vec<Frame>,
     ) -> Result<(), StoreError> {
         let entry = self.files.iter().find(|f| f.name == name);
-        let entry = entry.ok_or_else(|| StoreError::format(&self.dir.join(MANIFEST), format!("`{name}` is not listed")))?;
+        let entry = entry.ok_or_else(|| {
+            StoreError::format(&self.dir.join(MANIFEST), format!("`{name}` is not listed"))
+        })?;
         let mut reader = SheetReader::open(&self.dir, entry, specs)?;
         while let Some((columns, rows)) = reader.batch(BATCH_ROWS)? {
             for frame in frames(columns, rows) {
@@ -252,12 +288,15 @@ pub struct Frames {
     source: Source,
 }
 
+/// Decoded rows, and the thread that decodes them.
+type Decoder = (Receiver<Result<Frame, StoreError>>, JoinHandle<()>);
+
 #[derive(Debug)]
 enum Source {
     Sealed {
         declared: std::vec::IntoIter<Frame>,
-        rows: Option<(Receiver<Result<Frame, StoreError>>, JoinHandle<()>)>,
-        closed: Option<Frame>,
+        rows: Option<Decoder>,
+        closed: Option<Box<Frame>>,
         dir: PathBuf,
     },
     Journal(Box<JournalReader>),
@@ -278,7 +317,9 @@ impl Iterator for Frames {
                 dir,
             } => {
                 let declared = declared.next().map(Ok);
-                declared.or_else(|| next_row(rows, dir)).or_else(|| closed.take().map(Ok))
+                declared
+                    .or_else(|| next_row(rows, dir))
+                    .or_else(|| closed.take().map(|c| Ok(*c)))
             }
         };
         if !matches!(next, Some(Ok(_))) {
@@ -288,10 +329,7 @@ impl Iterator for Frames {
     }
 }
 
-fn next_row(
-    rows: &mut Option<(Receiver<Result<Frame, StoreError>>, JoinHandle<()>)>,
-    dir: &Path,
-) -> Option<Result<Frame, StoreError>> {
+fn next_row(rows: &mut Option<Decoder>, dir: &Path) -> Option<Result<Frame, StoreError>> {
     let (receiver, _) = rows.as_ref()?;
     if let Ok(next) = receiver.recv() {
         return Some(next);
@@ -299,7 +337,12 @@ fn next_row(
     let (_, thread) = rows.take()?;
     // A decoder that gives up on hostile bytes by a panic ends its thread and nothing else.
     let ended = thread.join();
-    ended.err().map(|_| Err(StoreError::format(dir, "the decoder gave up on a Parquet file")))
+    ended.err().map(|_| {
+        Err(StoreError::format(
+            dir,
+            "the decoder gave up on a Parquet file",
+        ))
+    })
 }
 
 /// A run opened from its folder, sealed or not.
@@ -332,7 +375,9 @@ pub fn open_any(dir: &Path) -> Result<Run, StoreError> {
     Ok(Run {
         dir: dir.to_path_buf(),
         record: None,
-        integrity: Integrity::Unsealed { tail: reader.tail() },
+        integrity: Integrity::Unsealed {
+            tail: reader.tail(),
+        },
         head: reader.chain_head(),
     })
 }

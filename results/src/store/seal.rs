@@ -9,7 +9,9 @@
 use super::columns::{Column, GROUP_ROWS, Sheet};
 use super::error::{Operation, StoreError};
 use super::journal::{self, JOURNAL, JournalReader, Tail};
-use super::manifest::{EVENTS, FileEntry, JournalEnd, MANIFEST, Manifest, OPENED, OPS, PENDING, Pending, SEAL, STEPS};
+use super::manifest::{
+    EVENTS, FileEntry, JournalEnd, MANIFEST, Manifest, OPENED, OPS, PENDING, Pending, SEAL, STEPS,
+};
 use super::manifest::{is_record_file, table_file};
 use super::read::{Record, Story};
 use super::{sync_folder, tables};
@@ -48,7 +50,9 @@ pub fn seal(dir: &Path) -> Result<Sealed, StoreError> {
         return sealed(&Record::open(dir)?);
     }
     let survey = Survey::read(dir)?;
-    let done = Record::open(dir).ok().filter(|r| r.manifest().journal == survey.end);
+    let done = Record::open(dir)
+        .ok()
+        .filter(|r| r.manifest().journal == survey.end);
     let record = match done {
         Some(record) => record,
         None => {
@@ -77,14 +81,17 @@ fn clear(dir: &Path) -> Result<(), StoreError> {
         let entry = entry.map_err(|e| StoreError::io(dir, Operation::Read, e))?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let whole = name.strip_suffix(PENDING).unwrap_or(&name);
-        if is_record_file(whole) || (whole.len() < name.len() && [SEAL, MANIFEST].contains(&whole)) {
+        if is_record_file(whole) || (whole.len() < name.len() && [SEAL, MANIFEST].contains(&whole))
+        {
             names.push(name);
         }
     }
     for name in names {
         let path = dir.join(name);
         match std::fs::remove_file(&path) {
-            Err(e) if e.kind() != ErrorKind::NotFound => return Err(StoreError::io(&path, Operation::Remove, e)),
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                return Err(StoreError::io(&path, Operation::Remove, e));
+            }
             _ => {}
         }
     }
@@ -116,7 +123,9 @@ impl Survey {
                 // The same declaration once more, by a resumed run.
                 Frame::Table(_) | Frame::Steps(_) => {}
                 Frame::Samples(samples) => {
-                    let flags = narrow[samples.table as usize].iter_mut().zip(&samples.columns);
+                    let flags = narrow[samples.table as usize]
+                        .iter_mut()
+                        .zip(&samples.columns);
                     for (flag, values) in flags {
                         *flag = *flag && values.iter().all(|v| tables::is_narrow(*v));
                     }
@@ -125,7 +134,9 @@ impl Survey {
                 Frame::Closed(closed) => story.closed = Some(closed),
             }
         }
-        let opened = opened.ok_or_else(|| StoreError::Empty { path: dir.join(JOURNAL) })?;
+        let opened = opened.ok_or_else(|| StoreError::Empty {
+            path: dir.join(JOURNAL),
+        })?;
         let torn_bytes = match reader.tail() {
             Tail::Whole => 0,
             Tail::Torn { bytes, .. } => bytes,
@@ -153,7 +164,13 @@ fn write(dir: &Path, survey: &Survey) -> Result<(), StoreError> {
         }
     }
     let files = sheets.finish()?;
-    write_seal(dir, &survey.opened, &survey.story, files, survey.end.clone())
+    write_seal(
+        dir,
+        &survey.opened,
+        &survey.story,
+        files,
+        survey.end.clone(),
+    )
 }
 
 /// Writes the JSON files, the manifest and the seal around data files that are whole.
@@ -169,15 +186,24 @@ pub(super) fn write_seal(
     // A number that JSON cannot say must show here, while the journal is there, and not in a year.
     let again: Opened = serde_json::from_slice(&first).map_err(encode)?;
     if again.plan != opened.plan {
-        return Err(StoreError::Encode("the plan does not survive JSON".to_owned()));
+        return Err(StoreError::Encode(
+            "the plan does not survive JSON".to_owned(),
+        ));
     }
     let mut files = vec![
         Pending::write(dir, OPENED, &first, 1)?,
-        Pending::write(dir, EVENTS, &serde_json::to_vec(story).map_err(encode)?, story.events.len() as u64)?,
+        Pending::write(
+            dir,
+            EVENTS,
+            &serde_json::to_vec(story).map_err(encode)?,
+            story.events.len() as u64,
+        )?,
     ];
     files.extend(data);
     let devices = opened.plan.devices.iter().map(|d| d.provenance);
-    let provenance: BTreeSet<Provenance> = devices.chain(story.tables.iter().map(|t| t.provenance)).collect();
+    let provenance: BTreeSet<Provenance> = devices
+        .chain(story.tables.iter().map(|t| t.provenance))
+        .collect();
     let manifest = Manifest {
         format_version: crate::frame::FORMAT_VERSION,
         run_id: opened.run_id.clone(),
@@ -213,8 +239,16 @@ struct Buffered {
 
 impl Buffered {
     fn new(sheet: Sheet) -> Self {
-        let columns = sheet.specs().iter().map(|(_, kind)| Column::new(*kind)).collect();
-        Self { sheet, columns, rows: 0 }
+        let columns = sheet
+            .specs()
+            .iter()
+            .map(|(_, kind)| Column::new(*kind))
+            .collect();
+        Self {
+            sheet,
+            columns,
+            rows: 0,
+        }
     }
 
     /// Cells held back.
@@ -255,27 +289,46 @@ impl Buffered {
 }
 
 impl Sheets {
-    pub fn create(dir: &Path, declared: &[Table], narrow: &[Vec<bool>]) -> Result<Self, StoreError> {
+    pub fn create(
+        dir: &Path,
+        declared: &[Table],
+        narrow: &[Vec<bool>],
+    ) -> Result<Self, StoreError> {
         let sheet = |name: &str, specs| Sheet::create(dir, name, specs, &[]).map(Buffered::new);
         let table = |(table, narrow): (&Table, &Vec<bool>)| {
             let specs = tables::sample_specs(table, narrow);
             // Units and sources for whoever opens the file by itself.
-            let note = serde_json::to_string(table).map_err(|e| StoreError::Encode(e.to_string()))?;
-            Sheet::create(dir, &table_file(&table.name), specs, &[("hallmark.table", note)]).map(Buffered::new)
+            let note =
+                serde_json::to_string(table).map_err(|e| StoreError::Encode(e.to_string()))?;
+            Sheet::create(
+                dir,
+                &table_file(&table.name),
+                specs,
+                &[("hallmark.table", note)],
+            )
+            .map(Buffered::new)
         };
         Ok(Self {
             steps: sheet(STEPS, tables::step_specs())?,
             ops: sheet(OPS, tables::op_specs())?,
-            tables: declared.iter().zip(narrow).map(table).collect::<Result<_, _>>()?,
+            tables: declared
+                .iter()
+                .zip(narrow)
+                .map(table)
+                .collect::<Result<_, _>>()?,
             cells: 0,
         })
     }
 
     pub fn steps(&mut self, steps: &Steps) -> Result<(), StoreError> {
         let rows = &steps.rows;
-        self.steps.append(rows.len(), |columns, range| tables::put_steps(columns, steps, &rows[range]))?;
+        self.steps.append(rows.len(), |columns, range| {
+            tables::put_steps(columns, steps, &rows[range])
+        })?;
         let ops = &steps.ops;
-        self.ops.append(ops.len(), |columns, range| tables::put_ops(columns, steps, &ops[range]))
+        self.ops.append(ops.len(), |columns, range| {
+            tables::put_ops(columns, steps, &ops[range])
+        })
     }
 
     pub fn samples(&mut self, samples: &Samples) -> Result<(), StoreError> {
@@ -283,7 +336,9 @@ impl Sheets {
             return Ok(());
         };
         let before = table.cells();
-        table.append(samples.at_ns.len(), |columns, range| tables::put_samples(columns, samples, range))?;
+        table.append(samples.at_ns.len(), |columns, range| {
+            tables::put_samples(columns, samples, range)
+        })?;
         self.cells = self.cells + table.cells() - before;
         while self.cells > CELLS_MAX
             && let Some(largest) = self.tables.iter_mut().max_by_key(|t| t.cells())
@@ -317,7 +372,11 @@ pub fn synthesize(
     if dir.join(SEAL).exists() || dir.join(MANIFEST).exists() || dir.join(JOURNAL).exists() {
         return Err(StoreError::Exists(dir.to_path_buf()));
     }
-    let widths: Vec<Vec<bool>> = story.tables.iter().map(|t| vec![narrow; t.series.len()]).collect();
+    let widths: Vec<Vec<bool>> = story
+        .tables
+        .iter()
+        .map(|t| vec![narrow; t.series.len()])
+        .collect();
     let mut shape = super::shape::Shape::default();
     shape.check(&Frame::Opened(Box::new(opened.clone())))?;
     for table in &story.tables {

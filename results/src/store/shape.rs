@@ -39,7 +39,11 @@ pub enum ShapeError {
     #[error("a frame names segment {segment}, of which {count} are planned")]
     UnknownSegment { segment: u32, count: usize },
     #[error("table {table}: {columns} columns for {series} series, or columns of unequal length")]
-    Ragged { table: u32, columns: usize, series: usize },
+    Ragged {
+        table: u32,
+        columns: usize,
+        series: usize,
+    },
 }
 
 /// The declarations so far.
@@ -95,11 +99,18 @@ impl Shape {
         if let Some(before) = self.tables.get(table.id as usize) {
             // A resumed run declares its sensors anew.
             let same = before == table;
-            return if same { Ok(()) } else { Err(ShapeError::TableChanged(table.id)) };
+            return if same {
+                Ok(())
+            } else {
+                Err(ShapeError::TableChanged(table.id))
+            };
         }
         let expected = self.tables.len();
         if table.id as usize != expected {
-            return Err(ShapeError::TableId { id: table.id, expected });
+            return Err(ShapeError::TableId {
+                id: table.id,
+                expected,
+            });
         }
         for (found, limit) in [(expected + 1, TABLES_MAX), (table.series.len(), SERIES_MAX)] {
             if found > limit {
@@ -113,7 +124,10 @@ impl Shape {
             return Err(ShapeError::TableTwice(table.name.clone()));
         }
         let mut names = BTreeSet::new();
-        if let Some(twice) = column_names(table).into_iter().find(|n| !names.insert(n.clone())) {
+        if let Some(twice) = column_names(table)
+            .into_iter()
+            .find(|n| !names.insert(n.clone()))
+        {
             return Err(ShapeError::SeriesTwice {
                 table: table.name.clone(),
                 series: twice,
@@ -128,21 +142,28 @@ impl Shape {
         known_device(event.device, devices)?;
         let count = self.tables.len();
         match event.what {
-            What::Segment { index } if index as usize >= self.segments => Err(ShapeError::UnknownSegment {
-                segment: index,
-                count: self.segments,
-            }),
-            What::Gap { table, .. } if table as usize >= count => Err(ShapeError::UnknownTable { table, count }),
+            What::Segment { index } if index as usize >= self.segments => {
+                Err(ShapeError::UnknownSegment {
+                    segment: index,
+                    count: self.segments,
+                })
+            }
+            What::Gap { table, .. } if table as usize >= count => {
+                Err(ShapeError::UnknownTable { table, count })
+            }
             _ => Ok(()),
         }
     }
 
     fn samples(&self, samples: &Samples) -> Result<(), ShapeError> {
         let count = self.tables.len();
-        let table = self.tables.get(samples.table as usize).ok_or(ShapeError::UnknownTable {
-            table: samples.table,
-            count,
-        })?;
+        let table = self
+            .tables
+            .get(samples.table as usize)
+            .ok_or(ShapeError::UnknownTable {
+                table: samples.table,
+                count,
+            })?;
         let rows = samples.at_ns.len();
         let series = table.series.len();
         if samples.columns.len() != series || samples.columns.iter().any(|c| c.len() != rows) {
@@ -173,7 +194,9 @@ pub fn column_names(table: &Table) -> Vec<String> {
 
 fn known_device(device: Option<u32>, count: usize) -> Result<(), ShapeError> {
     match device {
-        Some(device) if device as usize >= count => Err(ShapeError::UnknownDevice { device, count }),
+        Some(device) if device as usize >= count => {
+            Err(ShapeError::UnknownDevice { device, count })
+        }
         _ => Ok(()),
     }
 }

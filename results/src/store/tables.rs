@@ -48,10 +48,20 @@ pub fn op_specs() -> Vec<Spec> {
 /// Columns of a table's file. `narrow`: for each series whether 32 bits hold all its values.
 pub fn sample_specs(table: &Table, narrow: &[bool]) -> Vec<Spec> {
     let mut specs = vec![("at_ns".to_owned(), Kind::Long)];
-    let series = column_names(table).into_iter().zip(&table.series).zip(narrow);
+    let series = column_names(table)
+        .into_iter()
+        .zip(&table.series)
+        .zip(narrow);
     specs.extend(series.map(|((name, series), narrow)| {
         let gauge = series.kind == SeriesKind::Gauge;
-        (name, if gauge && *narrow { Kind::Float32 } else { Kind::Float64 })
+        (
+            name,
+            if gauge && *narrow {
+                Kind::Float32
+            } else {
+                Kind::Float64
+            },
+        )
     }));
     specs
 }

@@ -13,14 +13,23 @@ use hallmark_profiles::units::Unit;
 /// What there is to judge one place by.
 pub enum Evidence<'a> {
     /// A figure that is known, not estimated: a count, a share of time.
-    Exact { value: f64, samples: u64 },
+    Exact {
+        value: f64,
+        samples: u64,
+    },
     /// Values of blocks in order of time.
     Blocks(Vec<f64>),
     Distribution(&'a Distribution),
     /// `amount / x` for the samples x of a distribution: a rate from times.
-    Rate { amount: f64, times: &'a Distribution },
+    Rate {
+        amount: f64,
+        times: &'a Distribution,
+    },
     /// An estimate made elsewhere, at the confidence asked for.
-    Interval { at: Box<dyn Fn(f64) -> Option<Interval> + 'a>, samples: u64 },
+    Interval {
+        at: Box<dyn Fn(f64) -> Option<Interval> + 'a>,
+        samples: u64,
+    },
     Missing(String),
 }
 
@@ -76,7 +85,13 @@ impl Evidence<'_> {
                 if t.value <= 0.0 {
                     return Err("operations took no measurable time".to_owned());
                 }
-                let rate = |time: f64| if time > 0.0 { amount / time } else { f64::INFINITY };
+                let rate = |time: f64| {
+                    if time > 0.0 {
+                        amount / time
+                    } else {
+                        f64::INFINITY
+                    }
+                };
                 Ok(Bounded {
                     value: rate(t.value),
                     low: t.high.map(rate),
@@ -97,7 +112,9 @@ impl Evidence<'_> {
             (Self::Blocks(v), Statistic::Quantile(q)) => {
                 Sorted::new(v.clone()).map_or(1.0, |s| s.p_at_most(q, limit))
             }
-            (Self::Blocks(v), Statistic::Mean) => series_mean(v).map_or(1.0, |m| m.p_at_most(limit)),
+            (Self::Blocks(v), Statistic::Mean) => {
+                series_mean(v).map_or(1.0, |m| m.p_at_most(limit))
+            }
             _ => self.p_by_bound(statistic, level, |b| b.low.is_some_and(|low| low > limit)),
         }
     }
@@ -112,13 +129,22 @@ impl Evidence<'_> {
             (Self::Blocks(v), Statistic::Quantile(q)) => {
                 Sorted::new(v.clone()).map_or(1.0, |s| s.p_at_least(q, limit))
             }
-            (Self::Blocks(v), Statistic::Mean) => series_mean(v).map_or(1.0, |m| m.p_at_least(limit)),
-            _ => self.p_by_bound(statistic, level, |b| b.high.is_some_and(|high| high < limit)),
+            (Self::Blocks(v), Statistic::Mean) => {
+                series_mean(v).map_or(1.0, |m| m.p_at_least(limit))
+            }
+            _ => self.p_by_bound(statistic, level, |b| {
+                b.high.is_some_and(|high| high < limit)
+            }),
         }
     }
 
     /// Where only bounds exist: at most `level` if the bound at that level stands beyond the limit.
-    fn p_by_bound(&self, statistic: Statistic, level: f64, beyond: impl Fn(Bounded) -> bool) -> f64 {
+    fn p_by_bound(
+        &self,
+        statistic: Statistic,
+        level: f64,
+        beyond: impl Fn(Bounded) -> bool,
+    ) -> f64 {
         match self.bounded(statistic, 1.0 - level) {
             Ok(b) if beyond(b) && matches!(self, Self::Exact { .. }) => 0.0,
             Ok(b) if beyond(b) => level * 0.99,
@@ -148,7 +174,8 @@ fn two_sided(i: Interval, samples: u64) -> Bounded {
 fn blocks(values: &[f64], statistic: Statistic, confidence: f64) -> Result<Bounded, String> {
     let n = values.len() as u64;
     let few = || format!("{n} blocks are too few for the {statistic}");
-    let sorted = Sorted::new(values.to_vec()).map_err(|_| "a block has no finite value".to_owned())?;
+    let sorted =
+        Sorted::new(values.to_vec()).map_err(|_| "a block has no finite value".to_owned())?;
     match statistic {
         Statistic::Quantile(q) => {
             let b = sorted.bounds(q, confidence).ok_or_else(few)?;
@@ -163,14 +190,26 @@ fn blocks(values: &[f64], statistic: Statistic, confidence: f64) -> Result<Bound
             let mean = series_mean(values).ok_or_else(few)?;
             Ok(two_sided(mean.interval(confidence).ok_or_else(few)?, n))
         }
-        Statistic::Min => sorted.as_slice().first().map(|v| exact(*v, n)).ok_or_else(few),
-        Statistic::Max => sorted.as_slice().last().map(|v| exact(*v, n)).ok_or_else(few),
+        Statistic::Min => sorted
+            .as_slice()
+            .first()
+            .map(|v| exact(*v, n))
+            .ok_or_else(few),
+        Statistic::Max => sorted
+            .as_slice()
+            .last()
+            .map(|v| exact(*v, n))
+            .ok_or_else(few),
         Statistic::Variation => {
             let i = block_bootstrap(values, confidence, RESAMPLING_SEED, |v| variation(v));
             Ok(two_sided(i.ok_or_else(few)?, n))
         }
         Statistic::Slope => {
-            let points: Vec<_> = values.iter().enumerate().map(|(i, v)| (i as f64, *v)).collect();
+            let points: Vec<_> = values
+                .iter()
+                .enumerate()
+                .map(|(i, v)| (i as f64, *v))
+                .collect();
             let t = trend::trend(&points, confidence).ok_or_else(few)?;
             Ok(two_sided(t.slope, n))
         }
@@ -181,13 +220,25 @@ fn variation(values: &[f64]) -> f64 {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let var = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-    if mean > 0.0 { var.sqrt() / mean } else { f64::INFINITY }
+    if mean > 0.0 {
+        var.sqrt() / mean
+    } else {
+        f64::INFINITY
+    }
 }
 
-fn of_distribution(d: &Distribution, statistic: Statistic, confidence: f64) -> Result<Bounded, String> {
+fn of_distribution(
+    d: &Distribution,
+    statistic: Statistic,
+    confidence: f64,
+) -> Result<Bounded, String> {
     let n = d.count();
     if d.refused() > 0 {
-        return Err(format!("{} of {} samples were not finite", d.refused(), n + d.refused()));
+        return Err(format!(
+            "{} of {} samples were not finite",
+            d.refused(),
+            n + d.refused()
+        ));
     }
     let few = || format!("{n} samples are too few for the {statistic}");
     match statistic {
@@ -205,6 +256,8 @@ fn of_distribution(d: &Distribution, statistic: Statistic, confidence: f64) -> R
         // The mean of the very samples of the window is known; nothing is inferred beyond the window.
         Statistic::Mean => d.mean().map(|v| exact(v, n)).ok_or_else(few),
         Statistic::Total => Ok(exact(d.sum(), n)),
-        Statistic::Slope | Statistic::Variation => Err(format!("{statistic} is taken of rates in blocks, not of single samples")),
+        Statistic::Slope | Statistic::Variation => Err(format!(
+            "{statistic} is taken of rates in blocks, not of single samples"
+        )),
     }
 }

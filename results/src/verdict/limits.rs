@@ -18,12 +18,15 @@ pub fn base(
     let sight = &sights[index];
     match criterion.relative_to {
         Reference::Absolute => Ok(1.0),
-        Reference::OwnMedian => median(&sight.evidence).ok_or_else(|| "there is no median to compare with".to_owned()),
+        Reference::OwnMedian => {
+            median(&sight.evidence).ok_or_else(|| "there is no median to compare with".to_owned())
+        }
         Reference::PeerMedian => peers(standing, sights, index),
         Reference::FirstTenth => match &sight.evidence {
             Evidence::Blocks(values) if values.len() >= 10 => {
                 let tenth = &values[..values.len() / 10];
-                crate::stats::outlier::median(tenth).ok_or_else(|| "the first tenth is empty".to_owned())
+                crate::stats::outlier::median(tenth)
+                    .ok_or_else(|| "the first tenth is empty".to_owned())
             }
             _ => Err("there are too few blocks for a first tenth".to_owned()),
         },
@@ -41,7 +44,10 @@ fn peers(standing: &Standing, sights: &[Sight], index: usize) -> Result<f64, Str
     let devices = &standing.opened().plan.devices;
     let kind = |device: Option<u32>| {
         let planned = device.and_then(|d| devices.get(d as usize))?;
-        Some((planned.engine.clone(), planned.sku.clone().unwrap_or_else(|| planned.name.clone())))
+        Some((
+            planned.engine.clone(),
+            planned.sku.clone().unwrap_or_else(|| planned.name.clone()),
+        ))
     };
     let own = kind(sights[index].device).ok_or("a place that is no device has no peers")?;
     let others: Vec<f64> = sights
@@ -50,7 +56,8 @@ fn peers(standing: &Standing, sights: &[Sight], index: usize) -> Result<f64, Str
         .filter(|(i, s)| *i != index && kind(s.device).as_ref() == Some(&own))
         .filter_map(|(_, s)| median(&s.evidence))
         .collect();
-    crate::stats::outlier::median(&others).ok_or_else(|| "this run has no other device of this kind".to_owned())
+    crate::stats::outlier::median(&others)
+        .ok_or_else(|| "this run has no other device of this kind".to_owned())
 }
 
 /// The reference of one device, or of all of them together where the place is the site.

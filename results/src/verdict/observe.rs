@@ -63,28 +63,46 @@ impl<'a> Scene<'a> {
         let metric = criterion.metric;
         match metric {
             Metric::MatmulRate | Metric::MatmulEfficiency => self.rates(criterion),
-            Metric::SustainRatio => self.whole(|v| sustained(v)),
+            Metric::SustainRatio => self.whole(sustained),
             Metric::Drift => self.drift(),
             Metric::KernelRate => self.devices(|s, d| s.kernel_rate(d)),
             Metric::StepTime if criterion.scope == Scope::Gpu => self.devices(|s, d| {
-                gathered(&s.window.devices[d].step_time, "no step was completed in this phase")
+                gathered(
+                    &s.window.devices[d].step_time,
+                    "no step was completed in this phase",
+                )
             }),
             Metric::StepTime => self.step_time(),
-            Metric::StepSkew => group(self.coupled(|w| gathered(&w.group.skew, "no step of all ranks was completed"))),
+            Metric::StepSkew => group(
+                self.coupled(|w| gathered(&w.group.skew, "no step of all ranks was completed")),
+            ),
             Metric::ExposedComm => group(self.exposed()),
             Metric::IdleGap => self.devices(|s, d| s.idle(d)),
             Metric::AllreduceAlgbw => group(self.all_reduce(|bytes, _| bytes)),
-            Metric::AllreduceBusbw => group(self.all_reduce(|bytes, n| bytes * 2.0 * (n - 1.0) / n)),
+            Metric::AllreduceBusbw => {
+                group(self.all_reduce(|bytes, n| bytes * 2.0 * (n - 1.0) / n))
+            }
             Metric::AllreduceLatency => group(self.operations()),
             Metric::HbmRate => self.devices(|s, d| {
-                gathered(&s.window.devices[d].memory_rate, "no copy or triad ran in this phase")
+                gathered(
+                    &s.window.devices[d].memory_rate,
+                    "no copy or triad ran in this phase",
+                )
             }),
             Metric::Duty => self.devices(|s, d| s.duty(d)),
-            Metric::StepsCompleted => self.counts(criterion.scope, |s, d| s.standing.devices()[d].steps as f64),
-            Metric::AuditErrors => self.audited(criterion.scope, |s, d| s.standing.devices()[d].mismatches as f64),
-            Metric::AuditExposure => self.counts(criterion.scope, |s, d| s.standing.devices()[d].audited_flop),
+            Metric::StepsCompleted => {
+                self.counts(criterion.scope, |s, d| s.standing.devices()[d].steps as f64)
+            }
+            Metric::AuditErrors => self.audited(criterion.scope, |s, d| {
+                s.standing.devices()[d].mismatches as f64
+            }),
+            Metric::AuditExposure => {
+                self.counts(criterion.scope, |s, d| s.standing.devices()[d].audited_flop)
+            }
             Metric::AuditShare => self.audit_share(),
-            Metric::SdcUcl => self.counts(Scope::Gpu, |s, d| 3.0 / s.standing.devices()[d].audited_flop),
+            Metric::SdcUcl => self.counts(Scope::Gpu, |s, d| {
+                3.0 / s.standing.devices()[d].audited_flop
+            }),
             Metric::SelfTest => self.devices(|s, d| match s.standing.devices()[d].self_test {
                 Some(passed) => Evidence::Exact {
                     value: f64::from(u8::from(passed)),
@@ -94,7 +112,10 @@ impl<'a> Scene<'a> {
             }),
             Metric::Inventory => self.faults(|k| k == FaultKind::Missing),
             Metric::Failures => self.faults(|k| {
-                !matches!(k, FaultKind::Missing | FaultKind::Sensor | FaultKind::Journal)
+                !matches!(
+                    k,
+                    FaultKind::Missing | FaultKind::Sensor | FaultKind::Journal
+                )
             }),
             Metric::TelemetryCoverage => self.every_series(|s, w| {
                 let expected = (s.length() as f64 / w.period_ns as f64).max(1.0);
@@ -102,7 +123,10 @@ impl<'a> Scene<'a> {
                 (100.0 * w.valid as f64 / expected).min(100.0)
             }),
             Metric::TelemetryGap => self.every_series(|s, w| {
-                w.window.map_or(s.length(), |x| x.longest_gap_to(s.window.start_ns, s.end_ns)) as f64 / 1e9
+                w.window.map_or(s.length(), |x| {
+                    x.longest_gap_to(s.window.start_ns, s.end_ns)
+                }) as f64
+                    / 1e9
             }),
             Metric::ClockOffset => vec![self.clock()],
             _ => self.series(metric, criterion.statistic),
@@ -132,7 +156,10 @@ impl<'a> Scene<'a> {
             });
         }
         let count = self.standing.devices().len();
-        site((0..count).map(|d| value(self, d)).sum(), self.standing.devices().iter().map(|d| d.steps).sum())
+        site(
+            (0..count).map(|d| value(self, d)).sum(),
+            self.standing.devices().iter().map(|d| d.steps).sum(),
+        )
     }
 
     /// As [`Self::counts`], but a device of which nothing was audited shows nothing.
@@ -141,7 +168,9 @@ impl<'a> Scene<'a> {
             return self.counts(scope, value);
         }
         self.devices(|s, d| match s.standing.devices()[d].audited {
-            0 if value(s, d) < 0.5 => Evidence::Missing("no result of this device was audited".to_owned()),
+            0 if value(s, d) < 0.5 => {
+                Evidence::Missing("no result of this device was audited".to_owned())
+            }
             samples => Evidence::Exact {
                 value: value(s, d),
                 samples,
@@ -160,7 +189,8 @@ impl<'a> Scene<'a> {
     }
 
     fn faults(&self, counts: impl Fn(FaultKind) -> bool) -> Vec<Sight<'a>> {
-        let of = |e: &&crate::frame::Event| matches!(&e.what, What::Fault { kind, .. } if counts(*kind));
+        let of =
+            |e: &&crate::frame::Event| matches!(&e.what, What::Fault { kind, .. } if counts(*kind));
         let faults: Vec<_> = self.standing.events().iter().filter(of).collect();
         let mut sights = site(faults.len() as f64, self.standing.devices().len() as u64);
         // The place of the first one, since that is where to look.
@@ -177,7 +207,9 @@ impl<'a> Scene<'a> {
     fn block_rates(&self, device: usize) -> Result<Vec<f64>, String> {
         let blocks = self.window.devices[device].blocks.as_ref();
         let blocks = blocks.ok_or("the plan's block length is zero")?;
-        let rates = blocks.rates(self.window.start_ns, self.end_ns).map_err(|e| e.to_string())?;
+        let rates = blocks
+            .rates(self.window.start_ns, self.end_ns)
+            .map_err(|e| e.to_string())?;
         if rates.is_empty() {
             return Err("the phase is shorter than one block".to_owned());
         }
@@ -196,16 +228,26 @@ impl<'a> Scene<'a> {
     }
 
     fn rates(&self, criterion: &Criterion) -> Vec<Sight<'a>> {
-        let by = |rates: Result<Vec<f64>, String>, reference: Option<f64>| match (rates, criterion.metric) {
+        let by = |rates: Result<Vec<f64>, String>, reference: Option<f64>| match (
+            rates,
+            criterion.metric,
+        ) {
             (Err(why), _) => Evidence::Missing(why),
             (Ok(rates), Metric::MatmulRate) => Evidence::Blocks(rates),
             (Ok(rates), _) => match reference {
                 Some(r) => Evidence::Blocks(rates.into_iter().map(|x| x / r).collect()),
-                None => Evidence::Missing("no SKU reference is known for this device and dtype".to_owned()),
+                None => Evidence::Missing(
+                    "no SKU reference is known for this device and dtype".to_owned(),
+                ),
             },
         };
         if criterion.scope == Scope::Gpu {
-            return self.devices(|s, d| by(s.block_rates(d), super::limits::sku_reference(s.standing, d, Metric::MatmulRate)));
+            return self.devices(|s, d| {
+                by(
+                    s.block_rates(d),
+                    super::limits::sku_reference(s.standing, d, Metric::MatmulRate),
+                )
+            });
         }
         let references = (0..self.window.devices.len())
             .map(|d| super::limits::sku_reference(self.standing, d, Metric::MatmulRate))
@@ -233,11 +275,18 @@ impl<'a> Scene<'a> {
                 .map(|h| h.iter().sum::<f64>() / h.len() as f64)
                 .collect();
             if hours.len() < 24 {
-                return Evidence::Missing(format!("drift needs 24 h of steady load, there are {} h", hours.len()));
+                return Evidence::Missing(format!(
+                    "drift needs 24 h of steady load, there are {} h",
+                    hours.len()
+                ));
             }
             let middle = crate::stats::outlier::median(&hours).unwrap_or(f64::NAN);
             // Percent of the median a day, from one point an hour.
-            let points: Vec<_> = hours.iter().enumerate().map(|(h, r)| (h as f64 / 24.0, 100.0 * r / middle)).collect();
+            let points: Vec<_> = hours
+                .iter()
+                .enumerate()
+                .map(|(h, r)| (h as f64 / 24.0, 100.0 * r / middle))
+                .collect();
             let samples = points.len() as u64;
             Evidence::Interval {
                 at: Box::new(move |confidence| trend::trend(&points, confidence).map(|t| t.slope)),
@@ -258,7 +307,12 @@ impl<'a> Scene<'a> {
     }
 
     fn idle(&self, device: usize) -> Evidence<'a> {
-        let segment = self.standing.opened().plan.schedule.get(self.window.segment as usize);
+        let segment = self
+            .standing
+            .opened()
+            .plan
+            .schedule
+            .get(self.window.segment as usize);
         let w = &self.window.devices[device];
         match w.span_ns() {
             _ if segment.is_some_and(|s| s.pulse.is_some()) => {
@@ -309,7 +363,9 @@ impl<'a> Scene<'a> {
     }
 
     fn operations(&self) -> Evidence<'a> {
-        self.largest().map_or_else(Evidence::Missing, |(_, times)| Evidence::Distribution(times))
+        self.largest().map_or_else(Evidence::Missing, |(_, times)| {
+            Evidence::Distribution(times)
+        })
     }
 
     fn all_reduce(&self, amount: impl Fn(f64, f64) -> f64) -> Evidence<'a> {
@@ -329,21 +385,32 @@ impl<'a> Scene<'a> {
         let phases = &self.standing.profile().load.phases;
         let alone = phases.iter().position(|p| p.mode == Mode::ComputeOnly);
         let Some(alone) = alone.and_then(|p| self.standing.phase_window(p)) else {
-            return Evidence::Missing("the profile has no compute-only phase to compare with".to_owned());
+            return Evidence::Missing(
+                "the profile has no compute-only phase to compare with".to_owned(),
+            );
         };
         let Some(both) = self.window.group.step_time.get() else {
             return Evidence::Missing("no overlapped step was completed".to_owned());
         };
-        let slowest = alone.devices.iter().filter_map(|d| d.step_time.get()).max_by(|a, b| {
-            a.quantile(0.5).unwrap_or(0.0).total_cmp(&b.quantile(0.5).unwrap_or(0.0))
-        });
+        let slowest = alone
+            .devices
+            .iter()
+            .filter_map(|d| d.step_time.get())
+            .max_by(|a, b| {
+                a.quantile(0.5)
+                    .unwrap_or(0.0)
+                    .total_cmp(&b.quantile(0.5).unwrap_or(0.0))
+            });
         let Some(slowest) = slowest else {
             return Evidence::Missing("no compute-only step was completed".to_owned());
         };
         Evidence::Interval {
             samples: both.count().min(slowest.count()),
             at: Box::new(move |confidence| {
-                let (b, c) = (both.sides(0.5, confidence)?, slowest.sides(0.5, confidence)?);
+                let (b, c) = (
+                    both.sides(0.5, confidence)?,
+                    slowest.sides(0.5, confidence)?,
+                );
                 let share = |both: f64, alone: f64| (both - alone) / both;
                 Some(Interval {
                     low: share(b.low?, c.high?),
@@ -369,7 +436,10 @@ impl<'a> Scene<'a> {
                 device: None,
                 evidence: Evidence::Exact { value, samples: 2 },
             },
-            None => missing(opened.host.name.clone(), "no time daemon disciplines this node's clock"),
+            None => missing(
+                opened.host.name.clone(),
+                "no time daemon disciplines this node's clock",
+            ),
         }
     }
 
@@ -403,7 +473,13 @@ impl<'a> Scene<'a> {
     fn series(&self, metric: Metric, statistic: Statistic) -> Vec<Sight<'a>> {
         let mut sights = Vec::new();
         for run in self.standing.tables() {
-            for (column, series) in run.table.series.iter().enumerate().filter(|(_, s)| s.metric == metric) {
+            for (column, series) in run
+                .table
+                .series
+                .iter()
+                .enumerate()
+                .filter(|(_, s)| s.metric == metric)
+            {
                 let window = self.window.series(run.table.id, column as u32);
                 sights.push(Sight {
                     place: format!("{} {}", run.table.place, named(series)),
@@ -437,25 +513,38 @@ fn named(series: &crate::frame::Series) -> String {
 }
 
 fn gathered<'a>(g: &'a crate::standing::window::Gathered, why: &str) -> Evidence<'a> {
-    g.get().map_or_else(|| Evidence::Missing(why.to_owned()), Evidence::Distribution)
+    g.get()
+        .map_or_else(|| Evidence::Missing(why.to_owned()), Evidence::Distribution)
 }
 
-fn of_series<'a>(w: &'a SeriesWindow, kind: SeriesKind, unit: Unit, statistic: Statistic, metric: Metric) -> Evidence<'a> {
+fn of_series<'a>(
+    w: &'a SeriesWindow,
+    kind: SeriesKind,
+    unit: Unit,
+    statistic: Statistic,
+    metric: Metric,
+) -> Evidence<'a> {
     match kind {
-        _ if w.valid == 0 => Evidence::Missing(format!("{metric} has no valid sample in this phase")),
+        _ if w.valid == 0 => {
+            Evidence::Missing(format!("{metric} has no valid sample in this phase"))
+        }
         SeriesKind::Counter => Evidence::Exact {
             value: w.growth,
             samples: w.valid,
         },
-        SeriesKind::Mask => Evidence::Missing(format!("{metric} is a mask; judge the time of its reasons")),
+        SeriesKind::Mask => {
+            Evidence::Missing(format!("{metric} is a mask; judge the time of its reasons"))
+        }
         // The total of a share of time is its mean over the window.
-        SeriesKind::Gauge if statistic == Statistic::Total && unit == Unit::One => match w.values.get().and_then(|d| d.mean()) {
-            Some(value) => Evidence::Exact {
-                value,
-                samples: w.valid,
-            },
-            None => Evidence::Missing(format!("{metric} has no valid sample in this phase")),
-        },
+        SeriesKind::Gauge if statistic == Statistic::Total && unit == Unit::One => {
+            match w.values.get().and_then(|d| d.mean()) {
+                Some(value) => Evidence::Exact {
+                    value,
+                    samples: w.valid,
+                },
+                None => Evidence::Missing(format!("{metric} has no valid sample in this phase")),
+            }
+        }
         SeriesKind::Gauge => gathered(&w.values, "no valid sample in this phase"),
     }
 }

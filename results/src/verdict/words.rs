@@ -19,15 +19,29 @@ pub fn why(finding: &Finding) -> String {
     };
     let seen = human(estimate.value, estimate.unit);
     let limits = limits(finding);
-    let tail = if worst.why.is_empty() { String::new() } else { format!(" ({})", worst.why) };
+    let tail = if worst.why.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", worst.why)
+    };
     match finding.outcome {
         Outcome::Passed => format!("{what} {seen}, {limits}"),
-        _ => format!("{}: {what} {seen}{}, {limits}{tail}", worst.place, between(&estimate)),
+        _ => format!(
+            "{}: {what} {seen}{}, {limits}{tail}",
+            worst.place,
+            between(&estimate)
+        ),
     }
 }
 
 fn between(estimate: &Estimate) -> String {
-    let open = |v: f64| if v.is_finite() { human(v, estimate.unit) } else { "open".to_owned() };
+    let open = |v: f64| {
+        if v.is_finite() {
+            human(v, estimate.unit)
+        } else {
+            "open".to_owned()
+        }
+    };
     let width = (estimate.high - estimate.low).abs();
     if width <= estimate.value.abs() * 1e-9 {
         return String::new();
@@ -37,9 +51,14 @@ fn between(estimate: &Estimate) -> String {
 
 /// The limits as text.
 pub fn limits(finding: &Finding) -> String {
-    let at = |limit: Option<f64>, sign: &str| limit.map(|l| format!("{sign} {}", human(l, finding.unit)));
+    let at = |limit: Option<f64>, sign: &str| {
+        limit.map(|l| format!("{sign} {}", human(l, finding.unit)))
+    };
     let both = [at(finding.at_least, "≥"), at(finding.at_most, "≤")];
-    format!("limit {}", both.into_iter().flatten().collect::<Vec<_>>().join(" and "))
+    format!(
+        "limit {}",
+        both.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+    )
 }
 
 /// The verdict's reason in one sentence.

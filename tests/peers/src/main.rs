@@ -31,9 +31,12 @@ const SHAPES: [(usize, usize, usize); 6] = [
     (4096, 4096, 4096),
 ];
 
+/// Computes C from A and B.
+type Product<'a> = dyn FnMut(Shape, &[f32], &[f32], &mut [f32]) -> Result<(), Box<dyn Error>> + 'a;
+
 struct Contender<'a> {
     name: String,
-    run: Box<dyn FnMut(Shape, &[f32], &[f32], &mut [f32]) -> Result<(), Box<dyn Error>> + 'a>,
+    run: Box<Product<'a>>,
     rates: Vec<f64>,
 }
 

@@ -4,8 +4,8 @@ use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::Bytes;
 use hallmark_profiles::workload::{Dtype, Parts, StepSpec};
 use hallmark_results::frame::{
-    ClockState, Closed, Ending, Event, FORMAT_VERSION, FaultKind, Frame, Host, OpRow, Opened, Provenance, Samples,
-    Series, SeriesKind, StepRow, Steps, Table, What,
+    ClockState, Closed, Ending, Event, FORMAT_VERSION, FaultKind, Frame, Host, OpRow, Opened,
+    Provenance, Samples, Series, SeriesKind, StepRow, Steps, Table, What,
 };
 use hallmark_results::plan::{Plan, PlannedDevice, Segment, SegmentKind};
 
@@ -37,7 +37,12 @@ fn segment(name: &str, kind: SegmentKind) -> Segment {
         name: name.to_owned(),
         kind,
         step: 0,
-        parts: Parts { gemms: true, buckets: true, optimizer: true, memory: true },
+        parts: Parts {
+            gemms: true,
+            buckets: true,
+            optimizer: true,
+            memory: true,
+        },
         duration_ns: SEGMENT_S * SECOND_NS,
         active: 2,
         pulse: None,
@@ -47,7 +52,10 @@ fn segment(name: &str, kind: SegmentKind) -> Segment {
 pub fn opened() -> Opened {
     let loaded = hallmark_profiles::profile::load("smoke").unwrap();
     // Without its comments, so that tests that try every byte stay short.
-    let plain = loaded.text.lines().filter(|l| !l.starts_with('#') && !l.is_empty());
+    let plain = loaded
+        .text
+        .lines()
+        .filter(|l| !l.starts_with('#') && !l.is_empty());
     let text: String = plain.map(|l| format!("{l}\n")).collect();
     let plan = Plan {
         profile_digest: hallmark_profiles::profile::digest(&text),
@@ -86,7 +94,10 @@ pub fn opened() -> Opened {
         run_id: "run-1".to_owned(),
         hallmark_version: "0.1.0".to_owned(),
         utc_start: "2026-03-01T00:00:00Z".to_owned(),
-        clock: ClockState { synchronised: Some(true), max_error_s: Some(0.1) },
+        clock: ClockState {
+            synchronised: Some(true),
+            max_error_s: Some(0.1),
+        },
         host: Host::default(),
         remark: Some("“rack 7”, upper half".to_owned()),
         plan_digest: plan.digest(),
@@ -130,13 +141,21 @@ fn noise(x: u64) -> f64 {
 }
 
 fn samples(table: u32, from: u64, rows: u64) -> Samples {
-    let at: Vec<u64> = (0..rows).map(|i| (from + i) * SECOND_NS / 10 + 1 + u64::from(table)).collect();
+    let at: Vec<u64> = (0..rows)
+        .map(|i| (from + i) * SECOND_NS / 10 + 1 + u64::from(table))
+        .collect();
     let value = |f: &dyn Fn(u64) -> f64| -> Vec<f64> { at.iter().map(|t| f(*t)).collect() };
     Samples {
         table,
         columns: vec![
             // Every 7th read fails; the power needs 64 bits, the temperature 32.
-            value(&|t| if t / SECOND_NS % 7 == 3 { f64::NAN } else { 600.0 + 100.0 * noise(t) }),
+            value(&|t| {
+                if t / SECOND_NS % 7 == 3 {
+                    f64::NAN
+                } else {
+                    600.0 + 100.0 * noise(t)
+                }
+            }),
             value(&|t| 40.0 + (t / SECOND_NS) as f64 * 0.5),
             value(&|t| t as f64 * 0.61),
             value(&|t| f64::from((t / SECOND_NS % 4) as u32)),
@@ -175,27 +194,60 @@ fn steps(device: u32, second: u64) -> Steps {
         end_ns: r.start_ns + r.reduce_ns,
         bytes: r.reduced_bytes,
     });
-    Steps { device, device_clock: device == 0, ops: ops.collect(), rows }
+    Steps {
+        device,
+        device_clock: device == 0,
+        ops: ops.collect(),
+        rows,
+    }
 }
 
 fn event(at_ns: u64, device: Option<u32>, what: What) -> Frame {
-    Frame::Event(Event { at_ns, device, what })
+    Frame::Event(Event {
+        at_ns,
+        device,
+        what,
+    })
 }
 
 /// All frames of a run of `seconds`, as its journal holds them.
 pub fn frames(seconds: u64) -> Vec<Frame> {
     let mut frames = vec![Frame::Opened(Box::new(opened()))];
-    frames.push(event(0, None, What::AsFound { key: "governor".to_owned(), value: "performance".to_owned() }));
-    for (id, name, device) in [(0, "gpu-0", Some(0)), (1, "gpu-1", Some(1)), (2, "node", None)] {
+    frames.push(event(
+        0,
+        None,
+        What::AsFound {
+            key: "governor".to_owned(),
+            value: "performance".to_owned(),
+        },
+    ));
+    for (id, name, device) in [
+        (0, "gpu-0", Some(0)),
+        (1, "gpu-1", Some(1)),
+        (2, "node", None),
+    ] {
         frames.push(Frame::Table(table(id, name, device)));
     }
     for device in [0, 1] {
-        frames.push(event(0, Some(device), What::SelfTest { passed: true, detail: String::new() }));
+        frames.push(event(
+            0,
+            Some(device),
+            What::SelfTest {
+                passed: true,
+                detail: String::new(),
+            },
+        ));
     }
     for second in 0..seconds {
         let now = second * SECOND_NS;
         if second % SEGMENT_S == 0 {
-            frames.push(event(now, None, What::Segment { index: (second / SEGMENT_S % 4) as u32 }));
+            frames.push(event(
+                now,
+                None,
+                What::Segment {
+                    index: (second / SEGMENT_S % 4) as u32,
+                },
+            ));
         }
         if second == SEGMENT_S {
             // A resumed run declares its sensors anew.
@@ -209,15 +261,33 @@ pub fn frames(seconds: u64) -> Vec<Frame> {
         frames.push(Frame::Samples(samples(2, second * 10, 10)));
         if second == seconds / 2 {
             let reason = "read failed".to_owned();
-            frames.push(event(now + 1, None, What::Gap { table: 2, from_ns: now, reason }));
+            frames.push(event(
+                now + 1,
+                None,
+                What::Gap {
+                    table: 2,
+                    from_ns: now,
+                    reason,
+                },
+            ));
             let detail = "code 74".to_owned();
-            frames.push(event(now + 2, Some(1), What::Fault { kind: FaultKind::Device, detail }));
+            frames.push(event(
+                now + 2,
+                Some(1),
+                What::Fault {
+                    kind: FaultKind::Device,
+                    detail,
+                },
+            ));
         }
     }
     frames.push(Frame::Closed(Closed {
         at_ns: seconds * SECOND_NS,
         utc_end: "2026-03-01T00:01:00Z".to_owned(),
-        clock: ClockState { synchronised: None, max_error_s: None },
+        clock: ClockState {
+            synchronised: None,
+            max_error_s: None,
+        },
         ending: Ending::Complete,
     }));
     frames

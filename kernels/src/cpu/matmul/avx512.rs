@@ -153,6 +153,10 @@ unsafe fn full(tile: &Tile<f32>) {
 
 /// # Safety
 /// See [`Engine::tile`]; the tile has `R` rows and at most `16 × V` columns.
+#[expect(
+    clippy::needless_range_loop,
+    reason = "indices over fixed bounds keep the sums in registers and read like the tile"
+)]
 #[target_feature(enable = "avx512f")]
 unsafe fn fixed<const R: usize, const V: usize>(tile: &Tile<f32>) {
     let mut sum = [[_mm512_setzero_ps(); V]; R];
@@ -181,6 +185,10 @@ unsafe fn fixed<const R: usize, const V: usize>(tile: &Tile<f32>) {
 
 /// # Safety
 /// As [`fixed`], with depth even and panels packed in pairs.
+#[expect(
+    clippy::needless_range_loop,
+    reason = "indices over fixed bounds keep the sums in registers and read like the tile"
+)]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn fixed_bf16<const R: usize, const V: usize>(tile: &Tile<bf16>) {
     let mut sum = [[_mm512_setzero_ps(); V]; R];
