@@ -562,7 +562,7 @@ mod tests {
     fn a_shorter_run_scales_every_phase_and_says_so() {
         let mut settings = settings(150e9);
         settings.duration = Time::new(Duration::from_secs(10));
-        let plan = make(&smoke(), &[device("cpu0")], &settings).unwrap();
+        let plan = make(&smoke(), &[device("cpu0"), device("cpu1")], &settings).unwrap();
         let phases = plan
             .schedule
             .iter()

@@ -165,6 +165,34 @@ fn load(c: &Checker, load: &Load) -> Result<(), ProfileError> {
     c.key(levels.len() > 1 || load.transients, "levels", || {
         "a step start of the whole load needs `transients = true`".to_owned()
     })?;
+    warmup(c, load)?;
+    if let Some(model) = load.model {
+        let least = model
+            .hidden
+            .min(model.ffn)
+            .min(model.tokens)
+            .min(model.layers);
+        c.key(least > 0, "hidden", || {
+            "model dimensions must be at least 1".to_owned()
+        })?;
+    }
+    if let Some(g) = load.matmul {
+        c.key(g.m.min(g.n).min(g.k) > 0, "matmul", || {
+            format!("matmul {g} has a zero dimension")
+        })?;
+    }
+    let stop = &load.stop_when;
+    let celsius = stop.temp_core_above.is_none_or(|q| q.unit == Unit::Celsius);
+    c.key(celsius, "temp_core_above", || {
+        "temp_core_above must be in °C".to_owned()
+    })?;
+    let watt = stop.power_draw_above.is_none_or(|q| q.unit == Unit::Watt);
+    c.key(watt, "power_draw_above", || {
+        "power_draw_above must be in W".to_owned()
+    })
+}
+
+fn warmup(c: &Checker, load: &Load) -> Result<(), ProfileError> {
     let w = &load.warmup;
     c.key(w.least <= w.limit, "limit", || {
         format!(
@@ -192,30 +220,7 @@ fn load(c: &Checker, load: &Load) -> Result<(), ProfileError> {
             )
         },
     )?;
-    if let Some(model) = load.model {
-        let least = model
-            .hidden
-            .min(model.ffn)
-            .min(model.tokens)
-            .min(model.layers);
-        c.key(least > 0, "hidden", || {
-            "model dimensions must be at least 1".to_owned()
-        })?;
-    }
-    if let Some(g) = load.matmul {
-        c.key(g.m.min(g.n).min(g.k) > 0, "matmul", || {
-            format!("matmul {g} has a zero dimension")
-        })?;
-    }
-    let stop = &load.stop_when;
-    let celsius = stop.temp_core_above.is_none_or(|q| q.unit == Unit::Celsius);
-    c.key(celsius, "temp_core_above", || {
-        "temp_core_above must be in °C".to_owned()
-    })?;
-    let watt = stop.power_draw_above.is_none_or(|q| q.unit == Unit::Watt);
-    c.key(watt, "power_draw_above", || {
-        "power_draw_above must be in W".to_owned()
-    })
+    Ok(())
 }
 
 fn phase(c: &Checker, load: &Load, phase: &Phase, line: usize) -> Result<(), ProfileError> {

@@ -305,7 +305,7 @@ fn workers_do_not_outlive_a_run_that_was_killed() {
     let alive = |pid: &u32| {
         fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.contains(") Z "))
     };
-    run.wait_for(|_| !workers.iter().any(|w| alive(w)), "the workers to end");
+    run.wait_for(|_| !workers.iter().any(alive), "the workers to end");
 }
 
 #[test]

@@ -7,8 +7,12 @@
     reason = "a test, and what it is built of, fails by a panic"
 )]
 
+#[path = "record/disk.rs"]
+mod disk;
 #[path = "record/run.rs"]
 mod run;
+#[path = "record/sealing.rs"]
+mod sealing;
 
 use hallmark_results::frame::{Event, Frame, Samples, What};
 use hallmark_results::standing::Standing;
@@ -541,118 +545,6 @@ fn a_newer_format_is_refused_by_its_number() {
 }
 
 #[test]
-fn sealing_killed_after_any_file_goes_through_when_it_is_repeated() {
-    let dir = TempDir::new().unwrap();
-    journal(dir.path(), &run::frames(3));
-    let bytes = fs::read(dir.path().join(JOURNAL)).unwrap();
-    let sealed = seal(dir.path()).unwrap();
-    let good = files(dir.path());
-    // The order in which the files get their names: data, JSON, manifest, seal.
-    let listed = sealed.manifest.files.iter().map(|f| f.name.clone());
-    let mut order: Vec<String> = listed.skip(2).collect();
-    order.extend(["opened.json", "events.json", "manifest.json", "seal"].map(str::to_owned));
-    assert_eq!(order.len(), good.len());
-    for done in 0..=order.len() {
-        let again = TempDir::new().unwrap();
-        fs::write(again.path().join(JOURNAL), &bytes).unwrap();
-        for name in &order[..done] {
-            fs::write(again.path().join(name), &good[name]).unwrap();
-        }
-        if let Some(next) = order.get(done) {
-            fs::write(again.path().join(format!("{next}.tmp")), &good[next][..10]).unwrap();
-            // Until the seal is there, the journal is the run.
-            let run = open_any(again.path()).unwrap();
-            assert!(matches!(run.integrity(), Integrity::Unsealed { .. }));
-        }
-        assert_eq!(seal(again.path()).unwrap(), sealed, "after {done} files");
-        assert!(files(again.path()) == good, "after {done} files");
-    }
-}
-
-#[test]
-fn a_torn_journal_is_sealed_without_its_tail_and_says_so() {
-    let dir = TempDir::new().unwrap();
-    let frames = run::frames(3);
-    journal(dir.path(), &frames);
-    let path = dir.path().join(JOURNAL);
-    let bytes = fs::read(&path).unwrap();
-    fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
-    let whole = read_journal(dir.path()).unwrap().0;
-    let sealed = seal(dir.path()).unwrap();
-    assert!(sealed.manifest.journal.torn_bytes > 0);
-    let record = Record::open(dir.path()).unwrap();
-    assert!(record.story().closed.is_none());
-    assert_eq!(
-        figures(all(&record).unwrap().into_iter()),
-        figures(whole.into_iter())
-    );
-}
-
-#[test]
-fn a_damaged_journal_is_not_sealed_and_stays() {
-    let dir = TempDir::new().unwrap();
-    journal(dir.path(), &run::frames(3));
-    let path = dir.path().join(JOURNAL);
-    let mut bytes = fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 4;
-    fs::write(&path, &bytes).unwrap();
-    assert!(matches!(seal(dir.path()), Err(StoreError::Damaged { .. })));
-    assert!(fs::read(&path).unwrap() == bytes);
-    let empty = TempDir::new().unwrap();
-    drop(JournalWriter::create(empty.path()).unwrap());
-    assert!(matches!(seal(empty.path()), Err(StoreError::Empty { .. })));
-}
-
-#[test]
-fn parquet_bytes_that_were_never_parquet_end_in_an_error_even_under_a_good_seal() {
-    let dir = TempDir::new().unwrap();
-    journal(dir.path(), &run::frames(2));
-    let manifest = seal(dir.path()).unwrap().manifest;
-    let entry = manifest
-        .files
-        .iter()
-        .position(|f| f.name == "telemetry-node.parquet")
-        .unwrap();
-    let path = dir.path().join("telemetry-node.parquet");
-    let good = fs::read(&path).unwrap();
-    let original = figures(all(&Record::open(dir.path()).unwrap()).unwrap().into_iter());
-    let reseal = |bytes: &[u8]| {
-        fs::write(&path, bytes).unwrap();
-        let digest = |p: &Path| {
-            let out = Command::new("sha256sum").arg(p).output().unwrap().stdout;
-            String::from_utf8(out[..64].to_vec()).unwrap()
-        };
-        let mut forged = manifest.clone();
-        forged.files[entry].bytes = bytes.len() as u64;
-        forged.files[entry].sha256 = digest(&path);
-        let at = dir.path().join("manifest.json");
-        fs::write(&at, forged.encode().unwrap()).unwrap();
-        fs::write(dir.path().join("seal"), format!("{}\n", digest(&at))).unwrap();
-    };
-    let mut refused = 0;
-    for at in (0..good.len()).step_by(7) {
-        let mut harmed = good.clone();
-        harmed[at] ^= 0x55;
-        reseal(&harmed);
-        // A forger who seals anew is caught by the noted head alone; here nothing may break down.
-        match all(&Record::open(dir.path()).unwrap()) {
-            Err(_) => refused += 1,
-            Ok(frames) => assert!(frames.iter().all(|f| match f {
-                Frame::Samples(s) => s.columns.iter().all(|c| c.len() == s.at_ns.len()),
-                _ => true,
-            })),
-        }
-    }
-    assert!(refused > 20, "{refused}");
-    reseal(&good);
-    assert_eq!(
-        figures(all(&Record::open(dir.path()).unwrap()).unwrap().into_iter()),
-        original
-    );
-}
-
-#[test]
 fn a_made_record_reads_like_a_sealed_one() {
     let dir = TempDir::new().unwrap();
     let frames = run::frames(20);
@@ -667,111 +559,4 @@ fn a_made_record_reads_like_a_sealed_one() {
     synthesize(made.path(), record.opened(), record.story(), false, rows).unwrap();
     let made = all(&Record::open(made.path()).unwrap()).unwrap();
     assert!(same(&made, &all(&record).unwrap()));
-}
-
-/// A file system of `size` for one test; `None`, with the reason printed, where none may be mounted.
-fn small_disk(dir: &Path, size: &str) -> Option<()> {
-    let options = format!("size={size}");
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-        .arg(dir)
-        .output();
-    let why = match mounted {
-        Ok(out) if out.status.success() => return Some(()),
-        Ok(out) => String::from_utf8_lossy(&out.stderr).into_owned(),
-        Err(e) => e.to_string(),
-    };
-    assert!(
-        std::env::var("HALLMARK_REQUIRE_ALL").is_err(),
-        "a small file system is required: {why}"
-    );
-    println!("skipped: no small file system can be mounted: {why}");
-    None
-}
-
-/// Unmounts also when the test fails.
-struct Mounted(TempDir);
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg(self.0.path()).status();
-    }
-}
-
-#[test]
-fn a_full_disk_is_told_before_the_load_and_later_leaves_whole_frames_only() {
-    let disk = Mounted(TempDir::new().unwrap());
-    let Some(()) = small_disk(disk.0.path(), "256k") else {
-        return;
-    };
-    let dir = disk.0.path().join("run");
-    match JournalWriter::create(&dir) {
-        Err(e @ StoreError::DiskFull { .. }) => assert!(e.is_disk_full()),
-        other => panic!("{other:?}"),
-    }
-    assert!(
-        !dir.join(JOURNAL).exists(),
-        "a run that never began leaves no journal"
-    );
-    let remounted = Command::new("mount")
-        .args(["-o", "remount,size=1280k"])
-        .arg(disk.0.path())
-        .status();
-    assert!(remounted.unwrap().success());
-    let mut writer = JournalWriter::create(&dir).unwrap();
-    // The rest of the room goes to somebody else.
-    let ballast = disk.0.path().join("ballast");
-    fs::write(&ballast, vec![1; 1100 << 10]).unwrap();
-    let frames = run::frames(600);
-    let mut kept = 0;
-    let full = loop {
-        match writer.append(&frames[kept]) {
-            Ok(()) => kept += 1,
-            Err(e) => break e,
-        }
-    };
-    assert!(full.is_disk_full(), "{full:?}");
-    assert!(writer.append(&frames[kept]).unwrap_err().is_disk_full());
-    writer.sync().unwrap();
-    let (back, tail) = read_journal(&dir).unwrap();
-    assert!(same(&back, &frames[..kept]) && tail == Tail::Whole);
-    fs::remove_file(&ballast).unwrap();
-    for frame in &frames[kept..kept + 20] {
-        writer.append(frame).unwrap();
-    }
-    writer.close().unwrap();
-    assert!(same(&read_journal(&dir).unwrap().0, &frames[..kept + 20]));
-    // Sealing without room leaves the journal; with room it goes through.
-    let free = fs::metadata(dir.join(JOURNAL)).unwrap().len();
-    fs::write(&ballast, vec![1; ((1270 << 10) - free) as usize]).unwrap();
-    assert!(seal(&dir).unwrap_err().is_disk_full());
-    fs::remove_file(&ballast).unwrap();
-    seal(&dir).unwrap();
-    Record::open(&dir).unwrap();
-}
-
-#[test]
-fn a_read_only_folder_is_told_before_the_load() {
-    let disk = Mounted(TempDir::new().unwrap());
-    let Some(()) = small_disk(disk.0.path(), "4m") else {
-        return;
-    };
-    let run = disk.0.path().join("run");
-    journal(&run, &run::frames(1));
-    let remounted = Command::new("mount")
-        .args(["-o", "remount,ro"])
-        .arg(disk.0.path())
-        .status();
-    assert!(remounted.unwrap().success());
-    let new = JournalWriter::create(&disk.0.path().join("other"));
-    assert!(matches!(new, Err(StoreError::ReadOnly { .. })), "{new:?}");
-    assert!(matches!(
-        JournalWriter::recover(&run),
-        Err(StoreError::ReadOnly { .. })
-    ));
-    assert!(matches!(seal(&run), Err(StoreError::ReadOnly { .. })));
-    assert_eq!(
-        open_any(&run).unwrap().integrity(),
-        &Integrity::Unsealed { tail: Tail::Whole }
-    );
 }

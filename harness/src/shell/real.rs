@@ -274,11 +274,35 @@ pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
     let probes = Probes::start(probes, clock, seed, &crew.inputs);
     first.extend(run.begin(from, clock.now_ns()));
     hands.carry_out(first, &run, clock.now_ns());
+    drive(&mut run, &mut hands, &crew.inputs, &crew.inbox, clock);
+    probes.stop();
+    last_rows(&mut run, &mut hands, &crew.inbox, clock);
+    let Hands { fleet, ending, .. } = hands;
+    fleet.end(END_MS);
+    let closed = Frame::Closed(Closed {
+        at_ns: clock.now_ns(),
+        utc_end: clock::utc_now(),
+        clock: clock::clock_state(),
+        ending: ending.unwrap_or(Ending::Complete),
+    });
+    let standing = run.close(&closed);
+    pen.write(closed);
+    (standing, pen)
+}
+
+/// Hands the run what happens, and carries out what it answers, until it is over.
+fn drive(
+    run: &mut Run,
+    hands: &mut Hands,
+    inputs: &Sender<Input>,
+    inbox: &Receiver<Input>,
+    clock: RunClock,
+) {
     let mut interrupts = 0;
     while !run.is_finished() {
         let now = clock.now_ns();
         let wait = Duration::from_nanos(run.deadline(now).saturating_sub(now));
-        let mut outputs = match crew.inbox.recv_timeout(wait) {
+        let mut outputs = match inbox.recv_timeout(wait) {
             Ok(Input::Interrupt) => {
                 interrupts += 1;
                 let input = if interrupts > 1 {
@@ -293,43 +317,34 @@ pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
         };
         let now = clock.now_ns();
         outputs.extend(run.poll(now));
-        hands.carry_out(outputs, &run, now);
-        hands.view.tick(&run, now);
+        hands.carry_out(outputs, run, now);
+        hands.view.tick(run, now);
         match hands.view.pressed() {
             Some(Key::Stop) => {
-                let _ = crew.inputs.send(Input::Interrupt);
+                let _ = inputs.send(Input::Interrupt);
             }
             Some(Key::Cut) => {
-                let _ = crew.inputs.send(Input::Cut);
+                let _ = inputs.send(Input::Cut);
             }
             None => {}
         }
     }
-    probes.stop();
-    // The sensors' last rows; workers have said everything before they reported idle.
+}
+
+/// Takes what sensors still hand over; workers have said everything before they reported idle.
+fn last_rows(run: &mut Run, hands: &mut Hands, inbox: &Receiver<Input>, clock: RunClock) {
     let deadline = clock.now_ns() + LAST_ROWS_NS;
     while let Some(left) = deadline.checked_sub(clock.now_ns())
-        && let Ok(input) = crew.inbox.recv_timeout(Duration::from_nanos(left))
+        && let Ok(input) = inbox.recv_timeout(Duration::from_nanos(left))
     {
         if matches!(
             input,
             Input::Samples(_) | Input::Event(..) | Input::JournalFailed(_)
         ) {
             let outputs = run.handle(input, clock.now_ns());
-            hands.carry_out(outputs, &run, clock.now_ns());
+            hands.carry_out(outputs, run, clock.now_ns());
         }
     }
-    let Hands { fleet, ending, .. } = hands;
-    fleet.end(END_MS);
-    let closed = Frame::Closed(Closed {
-        at_ns: clock.now_ns(),
-        utc_end: clock::utc_now(),
-        clock: clock::clock_state(),
-        ending: ending.unwrap_or(Ending::Complete),
-    });
-    let standing = run.close(&closed);
-    pen.write(closed);
-    (standing, pen)
 }
 
 struct Hands<'a> {

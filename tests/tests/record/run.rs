@@ -281,7 +281,12 @@ pub fn frames(seconds: u64) -> Vec<Frame> {
             ));
         }
     }
-    frames.push(Frame::Closed(Closed {
+    frames.push(closed(seconds));
+    frames
+}
+
+fn closed(seconds: u64) -> Frame {
+    Frame::Closed(Closed {
         at_ns: seconds * SECOND_NS,
         utc_end: "2026-03-01T00:01:00Z".to_owned(),
         clock: ClockState {
@@ -289,6 +294,5 @@ pub fn frames(seconds: u64) -> Vec<Frame> {
             max_error_s: None,
         },
         ending: Ending::Complete,
-    }));
-    frames
+    })
 }

@@ -1,3 +1,5 @@
+//! What the plain view says of runs that were made up.
+
 use super::outlet::tests::Sink;
 use super::reading::{Reading, State};
 use super::sample::{SECOND_NS, Sample, TRAIN, UNITS, begun};

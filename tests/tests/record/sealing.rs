@@ -1,0 +1,115 @@
+//! Sealing that is killed, repeated, or given a damaged journal.
+
+use super::*;
+
+#[test]
+fn sealing_killed_after_any_file_goes_through_when_it_is_repeated() {
+    let dir = TempDir::new().unwrap();
+    journal(dir.path(), &run::frames(3));
+    let bytes = fs::read(dir.path().join(JOURNAL)).unwrap();
+    let sealed = seal(dir.path()).unwrap();
+    let good = files(dir.path());
+    // The order in which the files get their names: data, JSON, manifest, seal.
+    let listed = sealed.manifest.files.iter().map(|f| f.name.clone());
+    let mut order: Vec<String> = listed.skip(2).collect();
+    order.extend(["opened.json", "events.json", "manifest.json", "seal"].map(str::to_owned));
+    assert_eq!(order.len(), good.len());
+    for done in 0..=order.len() {
+        let again = TempDir::new().unwrap();
+        fs::write(again.path().join(JOURNAL), &bytes).unwrap();
+        for name in &order[..done] {
+            fs::write(again.path().join(name), &good[name]).unwrap();
+        }
+        if let Some(next) = order.get(done) {
+            fs::write(again.path().join(format!("{next}.tmp")), &good[next][..10]).unwrap();
+            // Until the seal is there, the journal is the run.
+            let run = open_any(again.path()).unwrap();
+            assert!(matches!(run.integrity(), Integrity::Unsealed { .. }));
+        }
+        assert_eq!(seal(again.path()).unwrap(), sealed, "after {done} files");
+        assert!(files(again.path()) == good, "after {done} files");
+    }
+}
+
+#[test]
+fn a_torn_journal_is_sealed_without_its_tail_and_says_so() {
+    let dir = TempDir::new().unwrap();
+    let frames = run::frames(3);
+    journal(dir.path(), &frames);
+    let path = dir.path().join(JOURNAL);
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+    let whole = read_journal(dir.path()).unwrap().0;
+    let sealed = seal(dir.path()).unwrap();
+    assert!(sealed.manifest.journal.torn_bytes > 0);
+    let record = Record::open(dir.path()).unwrap();
+    assert!(record.story().closed.is_none());
+    assert_eq!(
+        figures(all(&record).unwrap().into_iter()),
+        figures(whole.into_iter())
+    );
+}
+
+#[test]
+fn a_damaged_journal_is_not_sealed_and_stays() {
+    let dir = TempDir::new().unwrap();
+    journal(dir.path(), &run::frames(3));
+    let path = dir.path().join(JOURNAL);
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&path, &bytes).unwrap();
+    assert!(matches!(seal(dir.path()), Err(StoreError::Damaged { .. })));
+    assert!(fs::read(&path).unwrap() == bytes);
+    let empty = TempDir::new().unwrap();
+    drop(JournalWriter::create(empty.path()).unwrap());
+    assert!(matches!(seal(empty.path()), Err(StoreError::Empty { .. })));
+}
+
+#[test]
+fn parquet_bytes_that_were_never_parquet_end_in_an_error_even_under_a_good_seal() {
+    let dir = TempDir::new().unwrap();
+    journal(dir.path(), &run::frames(2));
+    let manifest = seal(dir.path()).unwrap().manifest;
+    let entry = manifest
+        .files
+        .iter()
+        .position(|f| f.name == "telemetry-node.parquet")
+        .unwrap();
+    let path = dir.path().join("telemetry-node.parquet");
+    let good = fs::read(&path).unwrap();
+    let original = figures(all(&Record::open(dir.path()).unwrap()).unwrap().into_iter());
+    let reseal = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let digest = |p: &Path| {
+            let out = Command::new("sha256sum").arg(p).output().unwrap().stdout;
+            String::from_utf8(out[..64].to_vec()).unwrap()
+        };
+        let mut forged = manifest.clone();
+        forged.files[entry].bytes = bytes.len() as u64;
+        forged.files[entry].sha256 = digest(&path);
+        let at = dir.path().join("manifest.json");
+        fs::write(&at, forged.encode().unwrap()).unwrap();
+        fs::write(dir.path().join("seal"), format!("{}\n", digest(&at))).unwrap();
+    };
+    let mut refused = 0;
+    for at in (0..good.len()).step_by(7) {
+        let mut harmed = good.clone();
+        harmed[at] ^= 0x55;
+        reseal(&harmed);
+        // A forger who seals anew is caught by the noted head alone; here nothing may break down.
+        match all(&Record::open(dir.path()).unwrap()) {
+            Err(_) => refused += 1,
+            Ok(frames) => assert!(frames.iter().all(|f| match f {
+                Frame::Samples(s) => s.columns.iter().all(|c| c.len() == s.at_ns.len()),
+                _ => true,
+            })),
+        }
+    }
+    assert!(refused > 20, "{refused}");
+    reseal(&good);
+    assert_eq!(
+        figures(all(&Record::open(dir.path()).unwrap()).unwrap().into_iter()),
+        original
+    );
+}
