@@ -8,7 +8,7 @@ pub mod implied;
 mod judge;
 mod limits;
 mod observe;
-mod words;
+pub(crate) mod words;
 
 pub use judge::judge;
 

@@ -37,7 +37,8 @@ pub fn conclude(
     view.ended();
     view.note("sealing the record");
     let closed = match pen.finish() {
-        Some(journal) => journal.close().map_err(|e| e.to_string()),
+        Some(written) if written.lost == 0 => written.journal.close().map_err(|e| e.to_string()),
+        Some(written) => Err(format!("{} frames never reached the disk", written.lost)),
         None => Err("the journal's thread died".to_owned()),
     };
     let sealed = closed.and_then(|_| seal_files(folder).map_err(|e| e.to_string()));

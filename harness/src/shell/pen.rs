@@ -1,28 +1,46 @@
 //! The thread that writes the journal, so that a slow disk holds up neither load nor sensors.
 //!
 //! Frames are on disk at most a second after they were handed over. A disk that fails is told to
-//! the run as a fault, once for each failure; later frames are tried again.
+//! the run as a fault; the frames it refused are kept in memory and tried again in their order, so
+//! that a journal never has a hole. What could not be written by the end is counted, and such a
+//! journal is not sealed.
 
 use crate::run::Input;
 use hallmark_results::frame::Frame;
 use hallmark_results::store::journal::JournalWriter;
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Longest time from a frame to the disk.
 const SYNC: Duration = Duration::from_millis(900);
+/// Frames kept for a disk that refuses them; an hour of a node of eight devices.
+const KEPT_MAX: usize = 200_000;
 
 /// The journal while a run lasts.
 pub struct Pen {
     frames: Option<Sender<Frame>>,
-    thread: Option<JoinHandle<JournalWriter>>,
+    thread: Option<JoinHandle<Written>>,
+}
+
+/// A journal, and how many frames it lacks.
+pub struct Written {
+    pub journal: JournalWriter,
+    pub lost: usize,
 }
 
 impl Pen {
     pub fn start(journal: JournalWriter, inputs: Sender<Input>) -> Self {
         let (frames, inbox) = channel();
-        let thread = std::thread::spawn(move || write(journal, &inbox, &inputs));
+        let writer = Writer {
+            journal,
+            kept: VecDeque::new(),
+            dropped: 0,
+            failing: false,
+            inputs,
+        };
+        let thread = std::thread::spawn(move || writer.serve(&inbox));
         Self {
             frames: Some(frames),
             thread: Some(thread),
@@ -37,53 +55,88 @@ impl Pen {
     }
 
     /// Writes what is left and gives the journal back; `None` if its thread died.
-    pub fn finish(mut self) -> Option<JournalWriter> {
+    pub fn finish(mut self) -> Option<Written> {
         self.frames = None;
         self.thread.take()?.join().ok()
     }
 }
 
-fn write(
-    mut journal: JournalWriter,
-    inbox: &Receiver<Frame>,
-    inputs: &Sender<Input>,
-) -> JournalWriter {
-    let mut failing = false;
-    let mut due = hallmark_kernels::timer::now_ns() + SYNC.as_nanos() as u64;
-    let mut dirty = false;
-    loop {
-        let now = hallmark_kernels::timer::now_ns();
-        let wait = Duration::from_nanos(due.saturating_sub(now));
-        let result = match inbox.recv_timeout(wait) {
-            Ok(frame) => {
-                dirty = true;
-                journal.append(&frame)
-            }
-            Err(RecvTimeoutError::Timeout) => Ok(()),
-            Err(RecvTimeoutError::Disconnected) => {
-                report(journal.sync(), &mut failing, inputs);
-                return journal;
-            }
-        };
-        report(result, &mut failing, inputs);
-        let now = hallmark_kernels::timer::now_ns();
-        if now >= due {
-            if dirty {
-                report(journal.sync(), &mut failing, inputs);
-                dirty = false;
-            }
-            due = now + SYNC.as_nanos() as u64;
-        }
-    }
+struct Writer {
+    journal: JournalWriter,
+    /// Frames that the disk refused, oldest first.
+    kept: VecDeque<Frame>,
+    dropped: usize,
+    failing: bool,
+    inputs: Sender<Input>,
 }
 
-fn report<E: std::fmt::Display>(result: Result<(), E>, failing: &mut bool, inputs: &Sender<Input>) {
-    match result {
-        Ok(()) => *failing = false,
-        Err(error) if !*failing => {
-            *failing = true;
-            let _ = inputs.send(Input::JournalFailed(error.to_string()));
+impl Writer {
+    fn serve(mut self, inbox: &Receiver<Frame>) -> Written {
+        let now = hallmark_kernels::timer::now_ns;
+        let mut due = now() + SYNC.as_nanos() as u64;
+        let mut dirty = false;
+        loop {
+            let wait = Duration::from_nanos(due.saturating_sub(now()));
+            match inbox.recv_timeout(wait) {
+                Ok(frame) => {
+                    dirty = true;
+                    self.keep(frame);
+                    // A disk that refused a frame is asked again at the next sync, not for each frame.
+                    if !self.failing {
+                        self.flush();
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if now() >= due {
+                if dirty {
+                    self.flush();
+                    let synced = self.journal.sync();
+                    self.note(synced);
+                    dirty = !self.kept.is_empty();
+                }
+                due = now() + SYNC.as_nanos() as u64;
+            }
         }
-        Err(_) => {}
+        self.flush();
+        let synced = self.journal.sync();
+        self.note(synced);
+        Written {
+            lost: self.kept.len() + self.dropped,
+            journal: self.journal,
+        }
+    }
+
+    fn keep(&mut self, frame: Frame) {
+        if self.kept.len() < KEPT_MAX {
+            self.kept.push_back(frame);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    /// Writes what is kept, up to the first frame that the disk refuses.
+    fn flush(&mut self) {
+        while let Some(frame) = self.kept.front() {
+            let appended = self.journal.append(frame);
+            let refused = appended.is_err();
+            self.note(appended);
+            if refused {
+                return;
+            }
+            self.kept.pop_front();
+        }
+    }
+
+    fn note<E: std::fmt::Display>(&mut self, result: Result<(), E>) {
+        match result {
+            Ok(()) => self.failing = false,
+            Err(error) if !self.failing => {
+                self.failing = true;
+                let _ = self.inputs.send(Input::JournalFailed(error.to_string()));
+            }
+            Err(_) => {}
+        }
     }
 }

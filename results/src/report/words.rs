@@ -5,9 +5,9 @@
 use super::Story;
 use super::escape::clean;
 use crate::frame::{ClockState, Ending, FaultKind, Provenance, What};
+pub use crate::verdict::words::{metric, shown_in, value};
 use crate::verdict::{Action, Estimate, Finding, Outcome};
 use hallmark_profiles::criterion::{Criterion, Reference, Scope, Side, Statistic};
-use hallmark_profiles::metric::Metric;
 use hallmark_profiles::quantity::Quantity;
 use hallmark_profiles::units::{Unit, human, human_duration};
 use std::time::Duration;
@@ -37,61 +37,6 @@ pub fn beside(place: &str, why: &str) -> String {
         .strip_prefix(&place)
         .and_then(|rest| rest.strip_prefix(": "));
     rest.map_or_else(|| why.clone(), str::to_owned)
-}
-
-/// A metric as people call it.
-pub fn metric(metric: Metric) -> String {
-    match metric {
-        Metric::MatmulRate => "matmul rate".to_owned(),
-        Metric::HbmRate => "memory rate".to_owned(),
-        Metric::PowerDraw => "power".to_owned(),
-        Metric::PowerInstant => "power, instant".to_owned(),
-        Metric::TempCore => "core temperature".to_owned(),
-        Metric::TempMemory => "memory temperature".to_owned(),
-        Metric::ClockSm => "core clock".to_owned(),
-        Metric::ClockMemory => "memory clock".to_owned(),
-        Metric::CpuLoad => "CPU load".to_owned(),
-        Metric::CpuFrequency => "CPU frequency".to_owned(),
-        Metric::ThrottleFrac => "slowed".to_owned(),
-        Metric::PowerCapFrac => "power capped".to_owned(),
-        Metric::AllreduceBusbw => "all-reduce bus bandwidth".to_owned(),
-        Metric::AllreduceAlgbw => "all-reduce algorithm bandwidth".to_owned(),
-        Metric::AllreduceLatency => "all-reduce latency".to_owned(),
-        Metric::PcieWidth => "PCIe lanes".to_owned(),
-        Metric::PcieGeneration => "PCIe generation".to_owned(),
-        Metric::PcieReplay => "PCIe replays".to_owned(),
-        Metric::NvlinkErr => "NVLink errors".to_owned(),
-        Metric::Ecc => "ECC errors, uncorrected".to_owned(),
-        Metric::EccCorrected => "ECC errors, corrected".to_owned(),
-        Metric::Xid => "Xid errors".to_owned(),
-        other => other.id().replace('_', " "),
-    }
-}
-
-/// Ratios that are a part of a whole: people read them in per cent.
-const SHARES: [Metric; 6] = [
-    Metric::IdleGap,
-    Metric::Duty,
-    Metric::AuditShare,
-    Metric::ThrottleFrac,
-    Metric::PowerCapFrac,
-    Metric::ExposedComm,
-];
-
-/// Factor and unit in which a metric's values are shown.
-pub fn shown_in(metric: Metric, unit: Unit) -> (f64, Unit) {
-    match unit {
-        Unit::One if SHARES.contains(&metric) => (100.0, Unit::Percent),
-        // Caught or missed: a count, not a ratio.
-        Unit::One if metric == Metric::SelfTest => (1.0, Unit::Count),
-        _ => (1.0, unit),
-    }
-}
-
-/// A value of a metric.
-pub fn value(value: f64, metric: Metric, unit: Unit) -> String {
-    let (factor, unit) = shown_in(metric, unit);
-    human(value * factor, unit)
 }
 
 /// A length of time.

@@ -62,7 +62,9 @@ pub fn doubts(standing: &Standing) -> Vec<String> {
             What::Fault {
                 kind: FaultKind::Journal,
                 detail,
-            } => doubts.push(format!("the journal has holes: {detail}")),
+            } => doubts.push(format!(
+                "the disk refused the journal for a while: {detail}"
+            )),
             What::Resumed { .. } => resumes += 1,
             _ => {}
         }

@@ -209,7 +209,9 @@ fn weigh(scene: &Scene, criterion: &Criterion, finding: &mut Finding, gates: usi
         .iter()
         .filter(|w| w.0.outcome != Outcome::Passed)
         .count();
-    finding.outcome = if count > 0 && short <= allowed {
+    // A share of places may miss the limit; none may go unseen.
+    let unseen = weighed.iter().any(|w| w.0.estimate.is_none());
+    finding.outcome = if count > 0 && short <= allowed && !unseen {
         Outcome::Passed
     } else {
         Outcome::Inconclusive

@@ -15,7 +15,7 @@ fn small_disk(dir: &Path, size: &str) -> Option<()> {
         Err(e) => e.to_string(),
     };
     assert!(
-        std::env::var("HALLMARK_REQUIRE_ALL").is_err(),
+        std::env::var("HALLMARK_REQUIRE_ALL").as_deref() != Ok("1"),
         "a small file system is required: {why}"
     );
     println!("skipped: no small file system can be mounted: {why}");
