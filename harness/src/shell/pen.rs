@@ -36,6 +36,7 @@ impl Pen {
         let writer = Writer {
             journal,
             kept: VecDeque::new(),
+            unsynced: VecDeque::new(),
             dropped: 0,
             failing: false,
             inputs,
@@ -65,6 +66,8 @@ struct Writer {
     journal: JournalWriter,
     /// Frames that the disk refused, oldest first.
     kept: VecDeque<Frame>,
+    /// Frames appended and not yet synced: a sync that fails takes them back out of the journal.
+    unsynced: VecDeque<Frame>,
     dropped: usize,
     failing: bool,
     inputs: Sender<Input>,
@@ -92,16 +95,14 @@ impl Writer {
             if now() >= due {
                 if dirty {
                     self.flush();
-                    let synced = self.journal.sync();
-                    self.note(synced);
+                    self.sync();
                     dirty = !self.kept.is_empty();
                 }
                 due = now() + SYNC.as_nanos() as u64;
             }
         }
         self.flush();
-        let synced = self.journal.sync();
-        self.note(synced);
+        self.sync();
         Written {
             lost: self.kept.len() + self.dropped,
             journal: self.journal,
@@ -125,8 +126,19 @@ impl Writer {
             if refused {
                 return;
             }
-            self.kept.pop_front();
+            self.unsynced.extend(self.kept.pop_front());
         }
+    }
+
+    fn sync(&mut self) {
+        let synced = self.journal.sync();
+        if synced.is_err() {
+            self.unsynced.append(&mut self.kept);
+            std::mem::swap(&mut self.unsynced, &mut self.kept);
+        } else {
+            self.unsynced.clear();
+        }
+        self.note(synced);
     }
 
     fn note<E: std::fmt::Display>(&mut self, result: Result<(), E>) {
