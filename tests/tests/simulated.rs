@@ -100,7 +100,11 @@ fn device(index: usize) -> DeviceInfo {
 }
 
 fn opened(devices: usize) -> Frame {
-    let loaded = profile::parse(TEN_MINUTES, "ten-minutes.toml").unwrap();
+    opened_with(TEN_MINUTES, devices)
+}
+
+fn opened_with(text: &str, devices: usize) -> Frame {
+    let loaded = profile::parse(text, "ten-minutes.toml").unwrap();
     let infos: Vec<_> = (0..devices).map(device).collect();
     let mut plan = plan::make(&loaded, &infos, &Settings::default()).unwrap();
     for device in &mut plan.devices {
@@ -275,4 +279,19 @@ fn a_slow_device_fails_against_its_peers() {
         .find(|f| f.criterion.name == "step-time")
         .unwrap();
     assert_eq!(step.outcome, Outcome::Failed, "{}", step.why);
+}
+
+#[test]
+fn a_declared_sensor_that_gave_nothing_leaves_the_run_undecided_and_is_named() {
+    let text = TEN_MINUTES.replace(
+        "block = \"10 s\"",
+        "block = \"10 s\"\nmetrics = [\"power_draw\"]",
+    );
+    let standing = Standing::open(&opened_with(&text, 1)).unwrap();
+    let verdict = judge(&standing);
+    let named =
+        |f: &&hallmark_results::verdict::Finding| f.why.contains("no sensor gave it: power_draw");
+    let finding = verdict.findings.iter().find(named).unwrap();
+    assert_eq!(finding.outcome, Outcome::Inconclusive);
+    assert!(verdict.not_measured.iter().any(|n| n.what == "power_draw"));
 }
