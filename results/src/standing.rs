@@ -7,11 +7,14 @@
 
 pub mod window;
 
-use crate::frame::{Closed, Event, Frame, Opened, Samples, SeriesKind, Steps, Table, What};
+use crate::frame::{
+    Closed, Event, Frame, Opened, Samples, SeriesKind, StepRow, Steps, Table, What,
+};
 use crate::plan::SegmentKind;
 use crate::trace::{Trace, WorkTrace};
 use hallmark_profiles::profile::Profile;
-use window::Window;
+use std::ops::Range;
+use window::{SeriesWindow, Window};
 
 /// Width of the first bins of every trace.
 const TRACE_BIN_NS: u64 = 100_000_000;
@@ -37,6 +40,9 @@ pub struct TableRun {
     pub traces: Vec<Trace>,
     /// Latest value of each series; NaN where the latest read gave none.
     pub latest: Vec<f64>,
+    /// Each series over the whole run, outside the segments too.
+    pub whole: Vec<SeriesWindow>,
+    first_ns: Option<u64>,
     pub last_ns: Option<u64>,
 }
 
@@ -128,7 +134,9 @@ impl Standing {
             Frame::Steps(steps) => self.steps(steps),
             Frame::Event(event) => self.event(event),
             Frame::Closed(closed) => {
-                self.close_window(closed.at_ns);
+                // Ending the workers takes a while in which nothing was asked of the devices.
+                let end_ns = self.load_ended_ns(closed.at_ns);
+                self.close_window(end_ns);
                 self.last_ns = self.last_ns.max(closed.at_ns);
                 self.closed = Some(closed.clone());
                 Ok(())
@@ -159,6 +167,8 @@ impl Standing {
                 .map(|_| Trace::new(TRACE_BIN_NS))
                 .collect(),
             latest: vec![f64::NAN; table.series.len()],
+            whole: table.series.iter().map(|_| SeriesWindow::whole()).collect(),
+            first_ns: None,
             last_ns: None,
             table: table.clone(),
         });
@@ -167,34 +177,56 @@ impl Standing {
 
     fn samples(&mut self, samples: &Samples) -> Result<(), StandingError> {
         self.known("table", samples.table, self.tables.len())?;
-        let run = &mut self.tables[samples.table as usize];
+        let run = &self.tables[samples.table as usize];
         let rows = samples.at_ns.len();
         if samples.columns.len() != run.table.series.len()
             || samples.columns.iter().any(|c| c.len() != rows)
         {
             return Err(StandingError::Ragged(samples.table));
         }
+        let stretches = self.stretches(samples);
+        let run = &mut self.tables[samples.table as usize];
+        // Series by series: what a series has so far is then found once a stretch, not once a sample.
+        for (column, values) in samples.columns.iter().enumerate() {
+            let kind = run.table.series[column].kind;
+            for (rows, window) in &stretches {
+                let (at_ns, values) = (&samples.at_ns[rows.clone()], &values[rows.clone()]);
+                run.traces[column].push_all(at_ns, values);
+                run.latest[column] = values.last().copied().unwrap_or(f64::NAN);
+                let before = run.whole[column].last();
+                let first_ns = run.first_ns.unwrap_or(0);
+                for (&at_ns, &value) in at_ns.iter().zip(values) {
+                    run.whole[column].push(kind, first_ns, at_ns, value);
+                }
+                if let Some(window) = window.and_then(|w| self.windows.get_mut(w)) {
+                    window.samples((samples.table, column as u32), kind, before, at_ns, values);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows that count, as stretches that lie in one window (its index) or in none.
+    fn stretches(&mut self, samples: &Samples) -> Vec<(Range<usize>, Option<usize>)> {
+        let run = &mut self.tables[samples.table as usize];
+        let mut found: Vec<(Range<usize>, Option<usize>)> = Vec::new();
         for (row, &at) in samples.at_ns.iter().enumerate() {
             if run.last_ns.is_some_and(|last| at <= last) {
                 // Time that stands still or runs backwards is no evidence: the row is counted, not used.
                 self.oddities += 1;
                 continue;
             }
+            run.first_ns.get_or_insert(at);
             run.last_ns = Some(at);
             self.last_ns = self.last_ns.max(at);
-            let window = self.windows.iter_mut().rev().find(|w| w.start_ns <= at);
-            let mut window = window.filter(|w| w.end_ns.is_none_or(|end| at < end));
-            for (column, values) in samples.columns.iter().enumerate() {
-                let value = values[row];
-                run.traces[column].push(at, value);
-                run.latest[column] = value;
-                if let Some(window) = window.as_deref_mut() {
-                    let kind = run.table.series[column].kind;
-                    window.sample(samples.table, column as u32, kind, at, value);
-                }
+            let window = self.windows.iter().rposition(|w| w.start_ns <= at);
+            let window = window.filter(|w| self.windows[*w].end_ns.is_none_or(|end| at < end));
+            match found.last_mut() {
+                Some((rows, same)) if rows.end == row && *same == window => rows.end = row + 1,
+                _ => found.push((row..row + 1, window)),
             }
         }
-        Ok(())
+        found
     }
 
     fn steps(&mut self, steps: &Steps) -> Result<(), StandingError> {
@@ -204,41 +236,29 @@ impl Standing {
             run.device_clock &= steps.device_clock;
         }
         for row in &steps.rows {
-            if row.end_ns < row.start_ns
-                || row.start_ns < row.due_ns.min(row.start_ns)
-                || !row.flop.is_finite()
-            {
+            let window = self
+                .windows
+                .iter()
+                .rposition(|w| w.segment == row.segment && w.start_ns <= row.end_ns);
+            let window = window.filter(|w| self.windows[*w].is_next(steps.device, row));
+            let (true, Some(window)) = (is_possible(row), window) else {
                 self.oddities += 1;
                 continue;
-            }
-            run.work.push(row.start_ns, row.end_ns, row.flop);
-            run.memory
-                .push(row.start_ns, row.end_ns, row.memory_bytes as f64);
-            run.steps += 1;
-            run.last_end_ns = run.last_end_ns.max(row.end_ns);
-            run.audited += u64::from(row.audited);
-            run.gemms += u64::from(row.gemms);
-            run.audited_flop += row.audited_flop;
-            run.flop += row.flop;
+            };
+            run.push(row);
             self.last_ns = self.last_ns.max(row.end_ns);
             let members = members_at(&self.members, row.end_ns);
-            let window = self
-                .windows
-                .iter_mut()
-                .rev()
-                .find(|w| w.start_ns <= row.start_ns);
-            if let Some(window) = window.filter(|w| w.end_ns.is_none_or(|end| row.start_ns < end)) {
-                window.step(steps.device, row, members);
-            }
+            self.windows[window].step(steps.device, row, members);
         }
         for op in &steps.ops {
-            let window = self
-                .windows
-                .iter_mut()
-                .rev()
-                .find(|w| w.start_ns <= op.start_ns);
-            if let Some(window) = window.filter(|w| w.end_ns.is_none_or(|end| op.start_ns < end)) {
-                window.op(op);
+            let window = self.windows.iter_mut().rev();
+            let window = window.into_iter().find(|w| w.start_ns <= op.start_ns);
+            match window.filter(|_| op.end_ns >= op.start_ns) {
+                Some(window) => {
+                    let members = members_at(&self.members, op.end_ns);
+                    window.op(steps.device, op, members);
+                }
+                None => self.oddities += 1,
             }
         }
         Ok(())
@@ -286,6 +306,18 @@ impl Standing {
         if let Some(open) = self.windows.last_mut().filter(|w| w.end_ns.is_none()) {
             open.end_ns = Some(at_ns.max(open.start_ns));
         }
+    }
+
+    /// When the open window's load ended in a run that closed at `closed_ns`: its planned end, or that of
+    /// the last step, whichever is later.
+    fn load_ended_ns(&self, closed_ns: u64) -> u64 {
+        let Some(open) = self.windows.last().filter(|w| w.end_ns.is_none()) else {
+            return closed_ns;
+        };
+        let segment = &self.opened.plan.schedule[open.segment as usize];
+        let planned = open.start_ns.saturating_add(segment.duration_ns);
+        let last = self.devices.iter().map(|d| d.last_end_ns).max();
+        planned.max(last.unwrap_or(0)).min(closed_ns)
     }
 
     fn known(&self, what: &'static str, index: u32, count: usize) -> Result<(), StandingError> {
@@ -358,12 +390,41 @@ impl Standing {
     }
 }
 
+/// How far a due time may lie behind the start: the fit of a device's clock is refreshed in between.
+const DUE_SLACK_NS: u64 = 1_000_000;
+
+/// Whether a step's numbers can all be true at once. One that contradicts itself is counted, not used.
+fn is_possible(row: &StepRow) -> bool {
+    let length = row.end_ns.saturating_sub(row.start_ns);
+    let amounts = [row.flop, row.audited_flop];
+    row.start_ns <= row.end_ns
+        && row.due_ns <= row.start_ns.saturating_add(DUE_SLACK_NS).min(row.end_ns)
+        && amounts.iter().all(|a| a.is_finite() && *a >= 0.0)
+        && row.audited <= row.gemms
+        && row.audited_flop <= row.flop * (1.0 + 1e-9)
+        && (row.flop <= 0.0 || row.gemms > 0)
+        && (row.memory_bytes == 0 || row.memory_ns > 0)
+        && row.memory_ns <= length.saturating_add(DUE_SLACK_NS)
+}
+
 fn members_at(members: &[(u64, Vec<u32>)], at_ns: u64) -> &[u32] {
     let found = members.iter().rev().find(|(from, _)| *from <= at_ns);
     found.map_or(&[], |(_, list)| list)
 }
 
 impl DeviceRun {
+    fn push(&mut self, row: &StepRow) {
+        self.work.push(row.start_ns, row.end_ns, row.flop);
+        let moved = row.memory_bytes as f64;
+        self.memory.push(row.start_ns, row.end_ns, moved);
+        self.steps += 1;
+        self.last_end_ns = self.last_end_ns.max(row.end_ns);
+        self.audited += u64::from(row.audited);
+        self.gemms += u64::from(row.gemms);
+        self.audited_flop += row.audited_flop;
+        self.flop += row.flop;
+    }
+
     fn new() -> Self {
         Self {
             work: WorkTrace::new(TRACE_BIN_NS),

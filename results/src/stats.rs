@@ -12,6 +12,7 @@
 
 pub mod blocks;
 pub mod bootstrap;
+pub mod dependence;
 pub mod distribution;
 pub mod interval;
 pub mod law;

@@ -79,6 +79,23 @@ impl Trace {
         }
     }
 
+    /// [`Self::push`] for each time with its value: neighbours mostly share a bin, which is then looked up once.
+    pub fn push_all(&mut self, at_ns: &[u64], values: &[f64]) {
+        let (mut bin, mut index) = (0..0, 0);
+        for (&at_ns, &value) in at_ns.iter().zip(values) {
+            if !value.is_finite() {
+                continue;
+            }
+            if !bin.contains(&at_ns) {
+                // Bins are merged in here only, so that the index holds until the next call.
+                index = self.index(at_ns);
+                let start_ns = index as u64 * self.bin_ns;
+                bin = start_ns..start_ns.saturating_add(self.bin_ns);
+            }
+            self.bins[index].add(value);
+        }
+    }
+
     fn index(&mut self, at_ns: u64) -> usize {
         while at_ns / self.bin_ns >= BINS as u64 {
             self.bins = self
@@ -170,6 +187,31 @@ mod tests {
         }
         assert!(trace.bins().len() <= BINS);
         assert_eq!(trace.bins().iter().map(|b| b.count).sum::<u64>(), 72 * 3600);
+    }
+
+    #[test]
+    fn many_samples_at_once_leave_the_trace_that_they_leave_one_by_one() {
+        let mut chance = crate::stats::bootstrap::SplitMix64::new(5);
+        // Neighbours in one bin, leaps that merge bins, the last instant there is, steps back and holes.
+        let mut at_ns: Vec<u64> = (0..20_000).map(|i| i * 7 + chance.below(300)).collect();
+        at_ns.extend((0..2_000).map(|_| chance.below(1 << 40)));
+        at_ns.extend([u64::MAX, 3, u64::MAX - 1]);
+        let hole = |i: usize| i % 50 == 7;
+        let value = |i| if hole(i) { f64::NAN } else { chance.unit() };
+        let values: Vec<f64> = (0..at_ns.len()).map(value).collect();
+        let (mut one_by_one, mut at_once) = (Trace::new(10), Trace::new(10));
+        for (at, values) in at_ns.chunks(777).zip(values.chunks(777)) {
+            for (at, value) in at.iter().zip(values) {
+                one_by_one.push(*at, *value);
+            }
+            at_once.push_all(at, values);
+            assert_eq!(at_once, one_by_one);
+        }
+        let count: u64 = at_once.bins().iter().map(|b| b.count).sum();
+        assert_eq!(
+            count as usize,
+            (0..values.len()).filter(|i| !hole(*i)).count()
+        );
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::frame::{OpRow, SeriesKind, StepRow};
 use crate::plan::{Plan, Segment, SegmentKind};
 use crate::stats::blocks::Blocks;
+use crate::stats::dependence::Dependence;
 use crate::stats::distribution::Distribution;
 use std::collections::BTreeMap;
 
@@ -39,6 +40,7 @@ pub struct DeviceWindow {
     pub idle_ns: u64,
     first_start_ns: Option<u64>,
     last_end_ns: u64,
+    last_seq: Option<u64>,
     pub flop: f64,
     pub compute_ns: u64,
     pub gemms: u64,
@@ -53,8 +55,12 @@ pub struct GroupWindow {
     pub step_time: Gathered,
     /// Slowest over median rank's compute time.
     pub skew: Gathered,
-    /// Elapsed time of operations by payload, s.
+    /// Time of whole operations by payload, from the first rank's start to the last one's end, s.
     pub ops: BTreeMap<u64, Gathered>,
+    /// Operations that some rank has not reported, by step and place within it.
+    open_ops: BTreeMap<(u64, u32), OpenOp>,
+    /// Latest step of each device, and how many of its operations were reported.
+    cursors: BTreeMap<u32, (u64, u32)>,
     /// Steps that some rank never reported.
     pub incomplete: u64,
 }
@@ -66,35 +72,50 @@ struct OpenStep {
     compute_ns: Vec<u64>,
 }
 
-/// A series within a window.
+struct OpenOp {
+    start_ns: u64,
+    end_ns: u64,
+    bytes: u64,
+    ranks: usize,
+}
+
+/// A series within a window, or within the whole run.
 pub struct SeriesWindow {
+    /// Gauge: every value; nothing for the whole run, which keeps memory bounded.
     pub values: Gathered,
     pub valid: u64,
     pub missing: u64,
-    first: Option<(u64, f64)>,
+    /// Smallest and largest valid value.
+    pub extremes: Option<(f64, f64)>,
+    /// Latest valid sample, at first that from before the window.
     last: Option<(u64, f64)>,
     /// Longest time between two valid samples, the window's start counted as one.
     pub longest_gap_ns: u64,
-    /// Counter: growth inside the window, resets included.
+    /// Counter: growth since the last sample before the window, resets included.
     pub growth: f64,
+    /// Gauge: the values weighed by the time since the sample before, and that time.
+    weighed: (f64, u64),
     /// Mask: time during which each bit was set.
     pub bit_ns: BTreeMap<u8, u64>,
     /// Mask: time for which the mask is known.
     pub mask_ns: u64,
+    gathers: bool,
 }
 
-/// A distribution that is made when its first sample arrives.
+/// A distribution that is made when its first sample arrives, and how far its samples depend on each other.
 pub struct Gathered {
     resolution: f64,
     inner: Option<Distribution>,
+    dependence: Dependence,
 }
 
 impl Gathered {
     /// `resolution`: smallest step told apart, in the samples' unit.
-    pub const fn new(resolution: f64) -> Self {
+    pub fn new(resolution: f64) -> Self {
         Self {
             resolution,
             inner: None,
+            dependence: Dependence::default(),
         }
     }
 
@@ -102,9 +123,16 @@ impl Gathered {
         if self.inner.is_none() {
             self.inner = Distribution::new(self.resolution).ok();
         }
-        if let Some(inner) = &mut self.inner {
-            inner.record(value);
+        if let Some(inner) = &mut self.inner
+            && inner.record(value)
+        {
+            self.dependence.push(value);
         }
+    }
+
+    /// Independent samples that would say as much as those gathered.
+    pub fn independent(&self) -> u64 {
+        self.dependence.independent()
     }
 
     /// `None` before the first sample.
@@ -156,20 +184,28 @@ impl Window {
         self.coupled
     }
 
-    pub(super) fn sample(
+    /// Values of one series (table, column) at times that all lie in this window; `before`: its latest
+    /// valid sample before them.
+    pub(super) fn samples(
         &mut self,
-        table: u32,
-        column: u32,
+        series: (u32, u32),
         kind: SeriesKind,
-        at_ns: u64,
-        value: f64,
+        before: Option<(u64, f64)>,
+        at_ns: &[u64],
+        values: &[f64],
     ) {
         let start = self.start_ns;
-        let series = self
-            .series
-            .entry((table, column))
-            .or_insert_with(SeriesWindow::new);
-        series.push(kind, start, at_ns, value);
+        let series = self.series.entry(series);
+        let series = series.or_insert_with(|| SeriesWindow::new(before, true));
+        for (&at_ns, &value) in at_ns.iter().zip(values) {
+            series.push(kind, start, at_ns, value);
+        }
+    }
+
+    /// Whether the step is a later one than all before it: work that is told twice counts once.
+    pub(super) fn is_next(&self, device: u32, row: &StepRow) -> bool {
+        let window = self.devices.get(device as usize);
+        window.is_some_and(|w| w.last_seq.is_none_or(|last| row.seq > last))
     }
 
     pub(super) fn step(&mut self, device: u32, row: &StepRow, members: &[u32]) {
@@ -181,13 +217,8 @@ impl Window {
         }
     }
 
-    pub(super) fn op(&mut self, op: &OpRow) {
-        let times = self
-            .group
-            .ops
-            .entry(op.bytes)
-            .or_insert_with(|| Gathered::new(SECONDS));
-        times.record(seconds(op.end_ns.saturating_sub(op.start_ns)));
+    pub(super) fn op(&mut self, device: u32, op: &OpRow, members: &[u32]) {
+        self.group.op(device, op, members.len());
     }
 }
 
@@ -202,6 +233,7 @@ impl DeviceWindow {
             idle_ns: 0,
             first_start_ns: None,
             last_end_ns: 0,
+            last_seq: None,
             flop: 0.0,
             compute_ns: 0,
             gemms: 0,
@@ -216,8 +248,7 @@ impl DeviceWindow {
             let _ = blocks.add_span(row.start_ns, row.end_ns, row.flop);
         }
         self.steps += 1;
-        self.step_time
-            .record(seconds(row.end_ns.saturating_sub(row.due_ns)));
+        self.step_time.record(seconds(since_due(row)));
         if row.gemms > 0 {
             self.compute_time.record(seconds(row.compute_ns));
         }
@@ -230,6 +261,7 @@ impl DeviceWindow {
             Some(_) => self.idle_ns += row.start_ns.saturating_sub(self.last_end_ns),
         }
         self.last_end_ns = self.last_end_ns.max(row.end_ns);
+        self.last_seq = Some(row.seq);
         self.flop += row.flop;
         self.compute_ns += row.compute_ns;
         self.gemms += u64::from(row.gemms);
@@ -251,19 +283,55 @@ impl GroupWindow {
             step_time: Gathered::new(SECONDS),
             skew: Gathered::new(1e-6),
             ops: BTreeMap::new(),
+            open_ops: BTreeMap::new(),
+            cursors: BTreeMap::new(),
             incomplete: 0,
+        }
+    }
+
+    /// All ranks report the same operation; it is one, as long as from the first start to the last end.
+    fn op(&mut self, device: u32, op: &OpRow, members: usize) {
+        let cursor = self.cursors.entry(device).or_insert((op.seq, 0));
+        if cursor.0 != op.seq {
+            *cursor = (op.seq, 0);
+        }
+        let key = *cursor;
+        cursor.1 += 1;
+        let open = self.open_ops.entry(key).or_insert(OpenOp {
+            start_ns: op.start_ns,
+            end_ns: op.end_ns,
+            bytes: op.bytes,
+            ranks: 0,
+        });
+        open.start_ns = open.start_ns.min(op.start_ns);
+        open.end_ns = open.end_ns.max(op.end_ns);
+        open.ranks += 1;
+        if open.bytes != op.bytes {
+            // Ranks that disagree on what they moved have moved nothing that counts.
+            self.open_ops.remove(&key);
+            self.incomplete += 1;
+        } else if open.ranks >= members.max(1)
+            && let Some(done) = self.open_ops.remove(&key)
+        {
+            let times = self.ops.entry(done.bytes);
+            let times = times.or_insert_with(|| Gathered::new(SECONDS));
+            times.record(seconds(done.end_ns.saturating_sub(done.start_ns)));
+        }
+        if self.open_ops.len() > OPEN_STEPS {
+            self.open_ops.pop_first();
+            self.incomplete += 1;
         }
     }
 
     fn push(&mut self, row: &StepRow, members: usize) {
         let step = self.open.entry(row.seq).or_insert_with(|| OpenStep {
-            due_ns: row.due_ns,
+            due_ns: row.due_ns.min(row.start_ns),
             ..OpenStep::default()
         });
-        step.due_ns = step.due_ns.min(row.due_ns);
+        step.due_ns = step.due_ns.min(row.due_ns.min(row.start_ns));
         step.end_ns = step.end_ns.max(row.end_ns);
         step.compute_ns.push(row.compute_ns);
-        if step.compute_ns.len() >= members
+        if step.compute_ns.len() >= members.max(1)
             && let Some(mut done) = self.open.remove(&row.seq)
         {
             self.step_time
@@ -281,6 +349,11 @@ impl GroupWindow {
     }
 }
 
+/// From due to end; a start that the clocks' fit puts before its due time is the earlier of the two.
+fn since_due(row: &StepRow) -> u64 {
+    row.end_ns.saturating_sub(row.due_ns.min(row.start_ns))
+}
+
 fn median(sorted: &[u64]) -> Option<f64> {
     let n = sorted.len();
     let upper = *sorted.get(n / 2)?;
@@ -289,30 +362,47 @@ fn median(sorted: &[u64]) -> Option<f64> {
 }
 
 impl SeriesWindow {
-    fn new() -> Self {
+    /// `before`: the last valid sample before the window.
+    fn new(before: Option<(u64, f64)>, gathers: bool) -> Self {
         Self {
             values: Gathered::new(1e-3),
             valid: 0,
             missing: 0,
-            first: None,
-            last: None,
+            extremes: None,
+            last: before,
             longest_gap_ns: 0,
             growth: 0.0,
+            weighed: (0.0, 0),
             bit_ns: BTreeMap::new(),
             mask_ns: 0,
+            gathers,
         }
     }
 
-    fn push(&mut self, kind: SeriesKind, start_ns: u64, at_ns: u64, value: f64) {
+    /// Of a whole run: counts, growth and extremes, but not every value.
+    pub(super) fn whole() -> Self {
+        Self::new(None, false)
+    }
+
+    pub(super) fn push(&mut self, kind: SeriesKind, start_ns: u64, at_ns: u64, value: f64) {
         if !value.is_finite() {
             self.missing += 1;
             return;
         }
         self.valid += 1;
-        let since = self.last.map_or(start_ns, |(at, _)| at);
-        self.longest_gap_ns = self.longest_gap_ns.max(at_ns.saturating_sub(since));
+        let (low, high) = self.extremes.unwrap_or((value, value));
+        self.extremes = Some((low.min(value), high.max(value)));
+        let since = self.last.map_or(start_ns, |(at, _)| at.max(start_ns));
+        let elapsed = at_ns.saturating_sub(since);
+        self.longest_gap_ns = self.longest_gap_ns.max(elapsed);
         match kind {
-            SeriesKind::Gauge => self.values.record(value),
+            SeriesKind::Gauge => {
+                self.weighed.0 += value * elapsed as f64;
+                self.weighed.1 += elapsed;
+                if self.gathers {
+                    self.values.record(value);
+                }
+            }
             SeriesKind::Counter => {
                 let before = self.last.map_or(value, |(_, v)| v);
                 // A counter that falls was reset: what it shows now has been counted since.
@@ -322,16 +412,14 @@ impl SeriesWindow {
                     value
                 };
             }
-            SeriesKind::Mask => self.mask(since, at_ns),
+            SeriesKind::Mask => self.mask(elapsed),
         }
-        self.first = self.first.or(Some((at_ns, value)));
         self.last = Some((at_ns, value));
     }
 
     /// The mask read last holds until the next read; nothing is known before the first.
-    fn mask(&mut self, since_ns: u64, at_ns: u64) {
+    fn mask(&mut self, elapsed: u64) {
         let Some((_, held)) = self.last else { return };
-        let elapsed = at_ns.saturating_sub(since_ns);
         self.mask_ns += elapsed;
         let held = held as u64;
         for bit in (0..64_u8).filter(|b| held & (1 << b) != 0) {
@@ -339,19 +427,20 @@ impl SeriesWindow {
         }
     }
 
+    /// Mean of a gauge over the time that its samples stand for.
+    pub fn mean_over_time(&self) -> Option<f64> {
+        let (sum, ns) = self.weighed;
+        (ns > 0).then(|| sum / ns as f64)
+    }
+
     /// Longest time without a valid sample, the window's ends counted as samples.
     pub fn longest_gap_to(&self, start_ns: u64, end_ns: u64) -> u64 {
-        let last = self.last.map_or(start_ns, |(at, _)| at);
+        let last = self.last.map_or(start_ns, |(at, _)| at.max(start_ns));
         self.longest_gap_ns.max(end_ns.saturating_sub(last))
     }
 
-    /// First valid sample of the window.
-    pub fn first(&self) -> Option<(u64, f64)> {
-        self.first
-    }
-
-    /// Last valid sample of the window.
-    pub fn last(&self) -> Option<(u64, f64)> {
+    /// Latest valid sample.
+    pub(super) fn last(&self) -> Option<(u64, f64)> {
         self.last
     }
 }

@@ -8,7 +8,7 @@
 //!
 //! Source of the method: Tene, *HdrHistogram*; bounds: [`crate::stats::quantile`].
 
-use super::quantile::{self, Bounds, rank_of, ranks};
+use super::quantile::{self, Bounds, rank_of, ranks_worth, worth};
 use hdrhistogram::Histogram;
 
 /// Three significant digits: buckets no wider than 1/1024 of their value.
@@ -212,8 +212,14 @@ impl Distribution {
     ///
     /// `None` without samples, or with `quantile` outside 0..=1. The samples must be independent.
     pub fn sides(&self, quantile: f64, confidence: f64) -> Option<Bounds> {
+        self.sides_worth(quantile, confidence, self.count)
+    }
+
+    /// As [`Distribution::sides`], for samples that are worth `independent` independent ones
+    /// ([`ranks_worth`]).
+    pub fn sides_worth(&self, quantile: f64, confidence: f64, independent: u64) -> Option<Bounds> {
         let value = self.quantile(quantile)?;
-        let found = ranks(self.count, quantile, confidence);
+        let found = ranks_worth(self.count, independent, quantile, confidence);
         Some(Bounds {
             low: found.low.map(|rank| self.bucket_at(rank).low),
             value,
@@ -230,13 +236,26 @@ impl Distribution {
     /// p-value of “the `quantile` is at most `limit`”. Samples in the limit's own bucket count as
     /// within, so the answer errs towards 1.
     pub fn p_at_most(&self, quantile: f64, limit: f64) -> f64 {
-        quantile::p_at_most(self.count, self.count_near(limit, true), quantile)
+        self.p_at_most_worth(quantile, limit, self.count)
+    }
+
+    /// As [`Distribution::p_at_most`], for samples that are worth `independent` independent ones.
+    pub fn p_at_most_worth(&self, quantile: f64, limit: f64, independent: u64) -> f64 {
+        let within = worth(self.count_near(limit, true), self.count, independent, true);
+        quantile::p_at_most(independent, within, quantile)
     }
 
     /// p-value of “the `quantile` is at least `limit`”. Samples in the limit's own bucket count as
     /// at the limit or above, so the answer errs towards 1.
     pub fn p_at_least(&self, quantile: f64, limit: f64) -> f64 {
-        quantile::p_at_least(self.count, self.count_near(limit, false), quantile)
+        self.p_at_least_worth(quantile, limit, self.count)
+    }
+
+    /// As [`Distribution::p_at_least`], for samples that are worth `independent` independent ones.
+    pub fn p_at_least_worth(&self, quantile: f64, limit: f64, independent: u64) -> f64 {
+        let near = self.count_near(limit, false);
+        let below = worth(near, self.count, independent, false);
+        quantile::p_at_least(independent, below, quantile)
     }
 
     /// The (value, samples at or below it) points of the empirical distribution, one a filled bucket,

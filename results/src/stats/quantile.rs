@@ -3,8 +3,8 @@
 //!
 //! Refuses samples that are not finite, and a bound that the number of samples cannot carry: an upper
 //! 95 % bound needs 59 samples for p95, 299 for p99, 2,995 for p99.9; a lower bound on the median needs
-//! 5. The samples must be independent, or the bounds are too narrow: thin or block an autocorrelated
-//! series first ([`crate::stats::bootstrap`]).
+//! 5. The samples must be independent, or the bounds are too narrow: for an autocorrelated series say how
+//! many independent samples it is worth ([`crate::stats::dependence`]).
 
 use super::{is_confidence, law::Law};
 
@@ -68,6 +68,41 @@ pub fn ranks(samples: u64, quantile: f64, confidence: f64) -> Ranks {
         low: (from_bottom > 0).then_some(from_bottom),
         high: (from_top > 0).then(|| samples - from_top + 1),
     }
+}
+
+/// As [`ranks`], for `samples` samples that are worth `independent` independent ones: the bounds stand as
+/// far out, as a share of the samples, as they would among so many.
+pub fn ranks_worth(samples: u64, independent: u64, quantile: f64, confidence: f64) -> Ranks {
+    let independent = independent.min(samples);
+    if independent == 0 {
+        return Ranks {
+            low: None,
+            high: None,
+        };
+    }
+    let found = ranks(independent, quantile, confidence);
+    let stretch = |from_end: u64| {
+        let stretched = u128::from(from_end) * u128::from(samples) / u128::from(independent);
+        (stretched as u64).max(1)
+    };
+    Ranks {
+        low: found.low.map(stretch),
+        high: found
+            .high
+            .map(|rank| samples + 1 - stretch(independent + 1 - rank)),
+    }
+}
+
+/// `count` of `samples` as a count of `independent` ones, rounded up or down.
+pub fn worth(count: u64, samples: u64, independent: u64, up: bool) -> u64 {
+    let (samples, independent) = (u128::from(samples.max(1)), u128::from(independent));
+    let scaled = u128::from(count) * independent;
+    let scaled = if up {
+        scaled.div_ceil(samples)
+    } else {
+        scaled / samples
+    };
+    scaled as u64
 }
 
 /// Whether order statistics can say anything about this quantile at all.
@@ -136,7 +171,12 @@ impl Sorted {
     ///
     /// `None` without samples, or with `quantile` outside 0..1.
     pub fn bounds(&self, quantile: f64, confidence: f64) -> Option<Bounds> {
-        let found = ranks(self.0.len() as u64, quantile, confidence);
+        self.bounds_worth(quantile, confidence, self.0.len() as u64)
+    }
+
+    /// As [`Sorted::bounds`], for samples that are worth `independent` independent ones ([`ranks_worth`]).
+    pub fn bounds_worth(&self, quantile: f64, confidence: f64, independent: u64) -> Option<Bounds> {
+        let found = ranks_worth(self.0.len() as u64, independent, quantile, confidence);
         Some(Bounds {
             low: found.low.and_then(|rank| self.at_rank(rank)),
             value: self.quantile(quantile)?,
@@ -149,14 +189,26 @@ impl Sorted {
     /// The quantile sign test, dual to [`Sorted::bounds`]. Source: Conover, *Practical Nonparametric
     /// Statistics*, 3rd ed., §3.2.
     pub fn p_at_most(&self, quantile: f64, limit: f64) -> f64 {
+        self.p_at_most_worth(quantile, limit, self.0.len() as u64)
+    }
+
+    /// As [`Sorted::p_at_most`], for samples that are worth `independent` independent ones.
+    pub fn p_at_most_worth(&self, quantile: f64, limit: f64, independent: u64) -> f64 {
         let within = self.0.partition_point(|value| *value <= limit) as u64;
-        p_at_most(self.0.len() as u64, within, quantile)
+        let within = worth(within, self.0.len() as u64, independent, true);
+        p_at_most(independent, within, quantile)
     }
 
     /// p-value of “the `quantile` is at least `limit`”: small where it falls short of the limit.
     pub fn p_at_least(&self, quantile: f64, limit: f64) -> f64 {
+        self.p_at_least_worth(quantile, limit, self.0.len() as u64)
+    }
+
+    /// As [`Sorted::p_at_least`], for samples that are worth `independent` independent ones.
+    pub fn p_at_least_worth(&self, quantile: f64, limit: f64, independent: u64) -> f64 {
         let below = self.0.partition_point(|value| *value < limit) as u64;
-        p_at_least(self.0.len() as u64, below, quantile)
+        let below = worth(below, self.0.len() as u64, independent, false);
+        p_at_least(independent, below, quantile)
     }
 
     fn at_rank(&self, rank: u64) -> Option<f64> {
@@ -188,7 +240,7 @@ pub fn p_at_least(samples: u64, below: u64, quantile: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{NotFinite, Ranks, Sorted, rank_of, ranks, samples_for_upper};
+    use super::{NotFinite, Ranks, Sorted, rank_of, ranks, ranks_worth, samples_for_upper, worth};
     use crate::stats::bootstrap::SplitMix64;
 
     #[test]
@@ -200,6 +252,20 @@ mod tests {
         }
         assert_eq!(ranks(4, 0.5, 0.95).low, None);
         assert_eq!(ranks(5, 0.5, 0.95).low, Some(1));
+    }
+
+    #[test]
+    fn samples_worth_fewer_are_bounded_as_wide_as_the_fewer_would_be() {
+        assert_eq!(ranks_worth(500, 500, 0.99, 0.95), ranks(500, 0.99, 0.95));
+        // 3,000 samples worth 298 carry no upper bound on p99, worth 299 they do: the largest ten count as one.
+        assert_eq!(ranks_worth(3_000, 298, 0.99, 0.95).high, None);
+        assert_eq!(ranks_worth(2_990, 299, 0.99, 0.95).high, Some(2_981));
+        let few = ranks(30, 0.5, 0.95);
+        let many = ranks_worth(300, 30, 0.5, 0.95);
+        assert_eq!(many.low, few.low.map(|r| 10 * r));
+        assert_eq!(many.high, few.high.map(|r| 301 - 10 * (31 - r)));
+        assert_eq!(ranks_worth(10, 0, 0.5, 0.95).low, None);
+        assert_eq!((worth(7, 10, 5, true), worth(7, 10, 5, false)), (4, 3));
     }
 
     #[test]

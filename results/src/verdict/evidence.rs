@@ -2,7 +2,7 @@
 //! side of a limit. Too little evidence gives no bound, and with it no decision.
 
 use super::Estimate;
-use crate::stats::bootstrap::{block_bootstrap, series_mean};
+use crate::stats::bootstrap::{block_bootstrap, memory, series_mean};
 use crate::stats::distribution::Distribution;
 use crate::stats::interval::Interval;
 use crate::stats::quantile::Sorted;
@@ -19,11 +19,16 @@ pub enum Evidence<'a> {
     },
     /// Values of blocks in order of time.
     Blocks(Vec<f64>),
-    Distribution(&'a Distribution),
+    /// Samples, and how many independent ones they are worth.
+    Distribution {
+        of: &'a Distribution,
+        independent: u64,
+    },
     /// `amount / x` for the samples x of a distribution: a rate from times.
     Rate {
         amount: f64,
         times: &'a Distribution,
+        independent: u64,
     },
     /// An estimate made elsewhere, at the confidence asked for.
     Interval {
@@ -73,15 +78,21 @@ impl Evidence<'_> {
                 Ok(two_sided(i, *samples))
             }
             Self::Blocks(values) => blocks(values, statistic, confidence),
-            Self::Distribution(d) => of_distribution(d, statistic, confidence),
-            Self::Rate { amount, times } => {
+            Self::Distribution { of, independent } => {
+                of_distribution(of, *independent, statistic, confidence)
+            }
+            Self::Rate {
+                amount,
+                times,
+                independent,
+            } => {
                 let turned = match statistic {
                     Statistic::Quantile(q) => Statistic::Quantile(1.0 - q),
                     Statistic::Min => Statistic::Max,
                     Statistic::Max => Statistic::Min,
                     other => other,
                 };
-                let t = of_distribution(times, turned, confidence)?;
+                let t = of_distribution(times, *independent, turned, confidence)?;
                 if t.value <= 0.0 {
                     return Err("operations took no measurable time".to_owned());
                 }
@@ -105,13 +116,19 @@ impl Evidence<'_> {
     /// Chance of evidence like this if the true value were at most `limit`: small means it is above.
     pub fn p_at_most(&self, statistic: Statistic, limit: f64, level: f64) -> f64 {
         match (self, statistic) {
-            (Self::Distribution(d), Statistic::Quantile(q)) => d.p_at_most(q, limit),
-            (Self::Rate { amount, times }, Statistic::Quantile(q)) if limit > 0.0 => {
-                times.p_at_least(1.0 - q, amount / limit)
+            (Self::Distribution { of, independent }, Statistic::Quantile(q)) => {
+                of.p_at_most_worth(q, limit, *independent)
             }
-            (Self::Blocks(v), Statistic::Quantile(q)) => {
-                Sorted::new(v.clone()).map_or(1.0, |s| s.p_at_most(q, limit))
-            }
+            (
+                Self::Rate {
+                    amount,
+                    times,
+                    independent,
+                },
+                Statistic::Quantile(q),
+            ) if limit > 0.0 => times.p_at_least_worth(1.0 - q, amount / limit, *independent),
+            (Self::Blocks(v), Statistic::Quantile(q)) => Sorted::new(v.clone())
+                .map_or(1.0, |s| s.p_at_most_worth(q, limit, independent_blocks(v))),
             (Self::Blocks(v), Statistic::Mean) => {
                 series_mean(v).map_or(1.0, |m| m.p_at_most(limit))
             }
@@ -122,13 +139,19 @@ impl Evidence<'_> {
     /// Chance of evidence like this if the true value were at least `limit`: small means it is below.
     pub fn p_at_least(&self, statistic: Statistic, limit: f64, level: f64) -> f64 {
         match (self, statistic) {
-            (Self::Distribution(d), Statistic::Quantile(q)) => d.p_at_least(q, limit),
-            (Self::Rate { amount, times }, Statistic::Quantile(q)) if limit > 0.0 => {
-                times.p_at_most(1.0 - q, amount / limit)
+            (Self::Distribution { of, independent }, Statistic::Quantile(q)) => {
+                of.p_at_least_worth(q, limit, *independent)
             }
-            (Self::Blocks(v), Statistic::Quantile(q)) => {
-                Sorted::new(v.clone()).map_or(1.0, |s| s.p_at_least(q, limit))
-            }
+            (
+                Self::Rate {
+                    amount,
+                    times,
+                    independent,
+                },
+                Statistic::Quantile(q),
+            ) if limit > 0.0 => times.p_at_most_worth(1.0 - q, amount / limit, *independent),
+            (Self::Blocks(v), Statistic::Quantile(q)) => Sorted::new(v.clone())
+                .map_or(1.0, |s| s.p_at_least_worth(q, limit, independent_blocks(v))),
             (Self::Blocks(v), Statistic::Mean) => {
                 series_mean(v).map_or(1.0, |m| m.p_at_least(limit))
             }
@@ -178,7 +201,8 @@ fn blocks(values: &[f64], statistic: Statistic, confidence: f64) -> Result<Bound
         Sorted::new(values.to_vec()).map_err(|_| "a block has no finite value".to_owned())?;
     match statistic {
         Statistic::Quantile(q) => {
-            let b = sorted.bounds(q, confidence).ok_or_else(few)?;
+            let b = sorted.bounds_worth(q, confidence, independent_blocks(values));
+            let b = b.ok_or_else(few)?;
             Ok(Bounded {
                 value: b.value,
                 low: b.low,
@@ -216,6 +240,12 @@ fn blocks(values: &[f64], statistic: Statistic, confidence: f64) -> Result<Bound
     }
 }
 
+/// Independent blocks that would say as much; below what a correlogram can be read from, each counts.
+fn independent_blocks(values: &[f64]) -> u64 {
+    let all = values.len() as u64;
+    memory(values).map_or(all, |m| (m.effective_samples.floor() as u64).clamp(1, all))
+}
+
 fn variation(values: &[f64]) -> f64 {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
@@ -229,6 +259,7 @@ fn variation(values: &[f64]) -> f64 {
 
 fn of_distribution(
     d: &Distribution,
+    independent: u64,
     statistic: Statistic,
     confidence: f64,
 ) -> Result<Bounded, String> {
@@ -243,7 +274,7 @@ fn of_distribution(
     let few = || format!("{n} samples are too few for the {statistic}");
     match statistic {
         Statistic::Quantile(q) => {
-            let b = d.sides(q, confidence).ok_or_else(few)?;
+            let b = d.sides_worth(q, confidence, independent).ok_or_else(few)?;
             Ok(Bounded {
                 value: b.value,
                 low: b.low,

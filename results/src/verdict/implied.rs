@@ -1,14 +1,18 @@
 //! What every run is judged by, whether its profile says so or not: the evidence itself.
 
+use super::observe::settings;
 use crate::frame::{Ending, FaultKind, Provenance, What};
+use crate::plan::SegmentKind;
 use crate::standing::Standing;
+use crate::standing::window::Window;
 use hallmark_profiles::criterion::{Criterion, Reference, Scope, Side, Statistic};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::quantity::Quantity;
 use hallmark_profiles::units::Unit;
 
-/// Criteria that hold unless the profile states its own for the metric.
-pub fn criteria(stated: &[Criterion]) -> Vec<Criterion> {
+/// Criteria that hold unless the profile states its own for the metric and scope.
+pub fn criteria(standing: &Standing) -> Vec<Criterion> {
+    let stated = &standing.profile().criteria;
     let at = |value: f64, unit: Unit| Some(Quantity::new(value, unit));
     let most = |name: &str, metric, scope, side| Criterion {
         name: name.to_owned(),
@@ -35,8 +39,30 @@ pub fn criteria(stated: &[Criterion]) -> Vec<Criterion> {
         most("failures", Metric::Failures, Scope::Site, Side::It),
         most("integrity", Metric::AuditErrors, Scope::Gpu, Side::It),
     ];
+    let mut all = Vec::from(all);
+    let gives = |m: Metric| {
+        let mut series = standing.tables().iter().flat_map(|t| &t.table.series);
+        series.any(|s| s.metric == m)
+    };
+    // Where a sensor counts a device's own errors, they count, asked for or not.
+    for (name, metric) in [
+        ("xid", Metric::Xid),
+        ("ecc", Metric::Ecc),
+        ("row-remap", Metric::RowRemap),
+    ] {
+        if gives(metric) {
+            all.push(most(name, metric, Scope::Site, Side::It));
+        }
+    }
     let missing = |c: &Criterion| !stated.iter().any(|s| s.metric == c.metric);
-    all.into_iter().filter(missing).collect()
+    let mut all: Vec<_> = all.into_iter().filter(missing).collect();
+    if settings::are_comparable(standing) {
+        let mut alike = most("settings", Metric::Inventory, Scope::Gpu, Side::It);
+        let remedy = "Bring the setting into line with the other devices', or replace the device, and run again.";
+        alike.remedy = Some(remedy.to_owned());
+        all.push(alike);
+    }
+    all
 }
 
 /// Why the run as a whole shows less than its plan promised; empty when it does not.
@@ -65,10 +91,14 @@ pub fn doubts(standing: &Standing) -> Vec<String> {
             } => doubts.push(format!(
                 "the disk refused the journal for a while: {detail}"
             )),
+            What::Stop { why } if !stopped_by(standing, why) => {
+                doubts.push(format!("the run was told to stop: {why}"));
+            }
             What::Resumed { .. } => resumes += 1,
             _ => {}
         }
     }
+    doubts.extend(unsteady(standing));
     if resumes > 1 {
         doubts.push(format!(
             "the run was resumed {resumes} times; one is allowed"
@@ -81,6 +111,27 @@ pub fn doubts(standing: &Standing) -> Vec<String> {
         ));
     }
     doubts
+}
+
+/// Whether the run's ending tells this stop already.
+fn stopped_by(standing: &Standing, stop: &str) -> bool {
+    let ending = standing.closed().map(|c| &c.ending);
+    matches!(ending, Some(Ending::Stopped { why }) if why == stop)
+}
+
+/// A phase that follows a warm-up which never showed that it was over.
+fn unsteady(standing: &Standing) -> Option<String> {
+    let windows = standing.windows();
+    let warm = |w: &&Window| w.kind == SegmentKind::Warmup;
+    let warm_up = windows.iter().rev().find(warm)?;
+    let judged = windows
+        .iter()
+        .any(|w| matches!(w.kind, SegmentKind::Phase(_)) && w.start_ns >= warm_up.start_ns);
+    let said = standing.events().iter().any(|e| {
+        let ended = matches!(e.what, What::Steady | What::NeverSteady { .. });
+        ended && e.at_ns >= warm_up.start_ns
+    });
+    (judged && !said).then(|| "nothing shows that the warm-up had become steady".to_owned())
 }
 
 /// The kinds of provenance, other than measured, that the record rests on.

@@ -5,7 +5,7 @@
 //! over the gates. Everything between, and everything that is missing, is INCONCLUSIVE.
 
 use super::evidence::{Bounded, Evidence};
-use super::observe::{Scene, Sight, is_phase};
+use super::observe::{Scene, Sight, is_phase, sensors};
 use super::{
     Action, CONFIDENCE, Finding, NotMeasured, Observed, Outcome, Punch, Verdict, implied, limits,
     words,
@@ -32,6 +32,15 @@ const RUN_WIDE: [Metric; 9] = [
     Metric::ClockOffset,
 ];
 
+/// Metrics of the evidence itself: too little of it decides nothing, for or against.
+const OF_EVIDENCE: [Metric; 5] = [
+    Metric::TelemetryCoverage,
+    Metric::TelemetryGap,
+    Metric::TelemetryAge,
+    Metric::AuditShare,
+    Metric::ClockOffset,
+];
+
 /// A place, the chance of its evidence if it held, and its limits from below and above.
 type Weighed = (Observed, f64, (Option<f64>, Option<f64>));
 
@@ -46,7 +55,7 @@ struct Draft {
 pub fn judge(standing: &Standing) -> Verdict {
     let profile = standing.profile();
     let mut criteria = profile.criteria.clone();
-    criteria.extend(implied::criteria(&profile.criteria));
+    criteria.extend(implied::criteria(standing));
     let gates = criteria.len().max(1);
     let mut drafts: Vec<Draft> = criteria.iter().map(|c| draft(standing, c, gates)).collect();
     let adjusted = holm(&drafts.iter().map(|d| d.p_holds).collect::<Vec<_>>());
@@ -152,7 +161,7 @@ fn draft(standing: &Standing, criterion: &Criterion, gates: usize) -> Draft {
         .phases
         .get(phase)
         .map_or_else(String::new, |p| p.name.clone());
-    let run_wide = RUN_WIDE.contains(&criterion.metric);
+    let run_wide = RUN_WIDE.contains(&criterion.metric) || sensors::is_run_wide(criterion);
     let of_phase = standing.phase_window(phase).filter(|w| is_phase(w));
     let window: Option<&Window> =
         of_phase.or_else(|| standing.windows().last().filter(|_| run_wide));
@@ -182,29 +191,52 @@ fn draft(standing: &Standing, criterion: &Criterion, gates: usize) -> Draft {
             p_holds: 1.0,
         };
     };
-    let end_ns = window.end_ns.unwrap_or_else(|| standing.last_ns());
-    let scene = Scene {
-        standing,
-        window,
-        end_ns,
-    };
-    weigh(&scene, criterion, &mut finding, gates)
+    let scene = |window| Scene::new(standing, window);
+    // A phase that a resumed run began anew is judged by its last pass; what an earlier one has shown
+    // to be wrong is not undone by that.
+    let again = |w: &&Window| !run_wide && is_phase(w) && w.kind == window.kind;
+    let passes = standing.windows().iter().filter(again);
+    let earlier: Vec<Scene> = passes
+        .filter(|w| w.start_ns < window.start_ns)
+        .map(scene)
+        .collect();
+    weigh(&scene(window), &earlier, criterion, &mut finding, gates)
 }
 
 /// Judges each place, then the gate by how many of them miss.
-fn weigh(scene: &Scene, criterion: &Criterion, finding: &mut Finding, gates: usize) -> Draft {
+fn weigh(
+    scene: &Scene,
+    earlier: &[Scene],
+    criterion: &Criterion,
+    finding: &mut Finding,
+    gates: usize,
+) -> Draft {
     let sights = scene.sights(criterion);
-    let level = (1.0 - CONFIDENCE) / (gates * sights.len().max(1)) as f64;
-    let mut weighed: Vec<Weighed> = (0..sights.len())
-        .map(|i| place(scene.standing, criterion, finding, &sights, i, level))
-        .collect();
+    let before: Vec<Vec<Sight>> = earlier.iter().map(|s| s.sights(criterion)).collect();
+    let tests = sights.len() + before.iter().map(Vec::len).sum::<usize>();
+    let level = (1.0 - CONFIDENCE) / (gates * tests.max(1)) as f64;
+    let all = |sights: &[Sight]| -> Vec<Weighed> {
+        (0..sights.len())
+            .map(|i| place(scene.standing, criterion, finding, sights, i, level))
+            .collect()
+    };
+    let mut weighed = all(&sights);
+    // Lost time is counted in the last pass already.
+    if criterion.metric != Metric::Duty {
+        let mut failed: Vec<Weighed> = before.iter().flat_map(|s| all(s)).collect();
+        failed.retain(|w| w.0.outcome == Outcome::Failed);
+        for (seen, ..) in &mut failed {
+            seen.why = "before the run was resumed".to_owned();
+        }
+        weighed.extend(failed);
+    }
     let count = weighed.len();
     // The worst first: failed before unknown before passed, and among equals the likelier miss.
     weighed.sort_by(|a, b| b.0.outcome.cmp(&a.0.outcome).then(a.1.total_cmp(&b.1)));
-    let allowed = (criterion.allowed_share * count as f64).floor() as usize;
+    let allowed = (criterion.allowed_share * sights.len() as f64).floor() as usize;
     let mut p: Vec<f64> = weighed.iter().map(|w| w.1).collect();
     p.sort_by(f64::total_cmp);
-    let p_holds = p.get(allowed).map_or(1.0, |p| (p * count as f64).min(1.0));
+    let p_holds = p.get(allowed).map_or(1.0, |p| (p * tests as f64).min(1.0));
     let short = weighed
         .iter()
         .filter(|w| w.0.outcome != Outcome::Passed)
@@ -272,16 +304,27 @@ fn place(
         );
         return (seen, 1.0, (low, high));
     }
-    let p = miss(&sight.evidence, criterion.statistic, (low, high), level);
-    seen.outcome = if clears(bounded, low, high) {
-        Outcome::Passed
-    } else if p <= level {
-        Outcome::Failed
+    let p = if OF_EVIDENCE.contains(&criterion.metric) {
+        1.0
     } else {
-        Outcome::Inconclusive
+        miss(&sight.evidence, criterion.statistic, (low, high), level)
     };
-    if seen.outcome == Outcome::Inconclusive {
-        seen.why = format!("{} samples do not settle it", bounded.samples);
+    let clear = clears(bounded, low, high);
+    seen.outcome = match &sight.thin {
+        None if clear => Outcome::Passed,
+        _ if p <= level && !clear => Outcome::Failed,
+        _ => Outcome::Inconclusive,
+    };
+    if seen.outcome != Outcome::Passed {
+        let unsettled = || format!("{} samples do not settle it", bounded.samples);
+        seen.why = match &sight.thin {
+            Some(why) => why.clone(),
+            None if OF_EVIDENCE.contains(&criterion.metric) => {
+                "too little evidence, which decides nothing".to_owned()
+            }
+            None if seen.outcome == Outcome::Inconclusive => unsettled(),
+            None => String::new(),
+        };
     }
     (seen, p, (low, high))
 }
@@ -332,18 +375,26 @@ fn limit(criterion: &Criterion, least: bool, unit: Unit) -> Option<f64> {
     quantity.in_unit(wanted).ok()
 }
 
-/// Metrics that the profile declares and that no sensor gave.
+/// Metrics that the profile declares and that no sensor gave, or not of every device.
 fn absent_metrics(standing: &Standing) -> Vec<String> {
-    let given = |m: &&Metric| {
-        let mut series = standing.tables().iter().flat_map(|t| &t.table.series);
-        !series.any(|s| s.metric == **m)
+    let devices = &standing.opened().plan.devices;
+    let declared = standing.profile().telemetry.metrics.iter();
+    let absent = |metric: &Metric| {
+        let tables = standing.tables().iter().map(|t| &t.table);
+        let giving = tables.filter(|t| t.series.iter().any(|s| s.metric == *metric));
+        let owners: Vec<Option<u32>> = giving.map(|t| t.device).collect();
+        if owners.is_empty() {
+            return Some(metric.to_string());
+        }
+        let without = |d: &usize| !owners.contains(&Some(*d as u32));
+        let on_devices = owners.iter().any(Option::is_some);
+        let lacking: Vec<&str> = (0..devices.len())
+            .filter(|d| on_devices && without(d))
+            .map(|d| devices[d].id.as_str())
+            .collect();
+        (!lacking.is_empty()).then(|| format!("{metric} of {}", lacking.join(", ")))
     };
-    let declared = &standing.profile().telemetry.metrics;
-    declared
-        .iter()
-        .filter(given)
-        .map(ToString::to_string)
-        .collect()
+    declared.filter_map(absent).collect()
 }
 
 fn punch(findings: &[Finding]) -> Vec<Punch> {

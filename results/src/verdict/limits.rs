@@ -64,6 +64,12 @@ fn peers(standing: &Standing, sights: &[Sight], index: usize) -> Result<f64, Str
 fn reference(standing: &Standing, metric: Metric, device: Option<u32>) -> Result<f64, String> {
     let none = || format!("no reference for {metric} is known for this device and dtype");
     if metric == Metric::AllreduceBusbw {
+        let transport = &standing.opened().plan.transport;
+        if !transport.starts_with("nccl") {
+            return Err(format!(
+                "gradients moved by way of {transport}, which no link's reference can be held against"
+            ));
+        }
         // The group's figure does not add up over devices.
         return sku_reference(standing, 0, metric).ok_or_else(none);
     }

@@ -3,17 +3,21 @@
 //! A metric that nothing produced gives one place without evidence and the reason.
 
 use super::evidence::Evidence;
-use crate::frame::{FaultKind, SeriesKind, What};
+use crate::frame::{FaultKind, What};
 use crate::plan::SegmentKind;
 use crate::standing::Standing;
-use crate::standing::window::{SeriesWindow, Window};
+use crate::standing::window::{DeviceWindow, Gathered, Window};
 use crate::stats::bootstrap::median_ratio;
-use crate::stats::interval::Interval;
+use crate::stats::interval::{Events, Interval};
 use crate::stats::trend;
-use hallmark_profiles::criterion::{Criterion, Scope, Statistic};
+use crate::verdict::CONFIDENCE;
+use hallmark_profiles::criterion::{Criterion, Scope};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::profile::Mode;
-use hallmark_profiles::units::Unit;
+
+mod energy;
+pub mod sensors;
+pub mod settings;
 
 /// Blocks that each tenth needs before their medians are compared.
 const TENTH_BLOCKS: usize = 60;
@@ -24,6 +28,19 @@ pub struct Sight<'a> {
     pub place: String,
     pub device: Option<u32>,
     pub evidence: Evidence<'a>,
+    /// Why the evidence, whatever it says, is too thin to pass; a miss may still be shown by it.
+    pub thin: Option<String>,
+}
+
+impl<'a> Sight<'a> {
+    pub fn new(place: impl Into<String>, device: Option<u32>, evidence: Evidence<'a>) -> Self {
+        Self {
+            place: place.into(),
+            device,
+            evidence,
+            thin: None,
+        }
+    }
 }
 
 /// What a criterion can look at.
@@ -34,30 +51,27 @@ pub struct Scene<'a> {
 }
 
 fn missing<'a>(place: impl Into<String>, why: impl Into<String>) -> Sight<'a> {
-    Sight {
-        place: place.into(),
-        device: None,
-        evidence: Evidence::Missing(why.into()),
-    }
+    Sight::new(place, None, Evidence::Missing(why.into()))
 }
 
 fn group<'a>(evidence: Evidence<'a>) -> Vec<Sight<'a>> {
-    vec![Sight {
-        place: "group".to_owned(),
-        device: None,
-        evidence,
-    }]
+    vec![Sight::new("group", None, evidence)]
 }
 
 fn site<'a>(value: f64, samples: u64) -> Vec<Sight<'a>> {
-    vec![Sight {
-        place: "site".to_owned(),
-        device: None,
-        evidence: Evidence::Exact { value, samples },
-    }]
+    vec![Sight::new("site", None, Evidence::Exact { value, samples })]
 }
 
 impl<'a> Scene<'a> {
+    pub fn new(standing: &'a Standing, window: &'a Window) -> Self {
+        let end_ns = window.end_ns.unwrap_or_else(|| standing.last_ns());
+        Self {
+            standing,
+            window,
+            end_ns,
+        }
+    }
+
     /// All places of the criterion's scope.
     pub fn sights(&self, criterion: &Criterion) -> Vec<Sight<'a>> {
         let metric = criterion.metric;
@@ -77,7 +91,7 @@ impl<'a> Scene<'a> {
                 self.coupled(|w| gathered(&w.group.skew, "no step of all ranks was completed")),
             ),
             Metric::ExposedComm => group(self.exposed()),
-            Metric::IdleGap => self.devices(|s, d| s.idle(d)),
+            Metric::IdleGap => self.idle(),
             Metric::AllreduceAlgbw => group(self.all_reduce(|bytes, _| bytes)),
             Metric::AllreduceBusbw => {
                 group(self.all_reduce(|bytes, n| bytes * 2.0 * (n - 1.0) / n))
@@ -100,9 +114,7 @@ impl<'a> Scene<'a> {
                 self.counts(criterion.scope, |s, d| s.standing.devices()[d].audited_flop)
             }
             Metric::AuditShare => self.audit_share(),
-            Metric::SdcUcl => self.counts(Scope::Gpu, |s, d| {
-                3.0 / s.standing.devices()[d].audited_flop
-            }),
+            Metric::SdcUcl => self.silent_errors(criterion.scope),
             Metric::SelfTest => self.devices(|s, d| match s.standing.devices()[d].self_test {
                 Some(passed) => Evidence::Exact {
                     value: f64::from(u8::from(passed)),
@@ -110,6 +122,7 @@ impl<'a> Scene<'a> {
                 },
                 None => Evidence::Missing("no self-test was recorded".to_owned()),
             }),
+            Metric::Inventory if criterion.scope == Scope::Gpu => self.settings(),
             Metric::Inventory => self.faults(|k| k == FaultKind::Missing),
             Metric::Failures => self.faults(|k| {
                 !matches!(
@@ -117,19 +130,11 @@ impl<'a> Scene<'a> {
                     FaultKind::Missing | FaultKind::Sensor | FaultKind::Journal
                 )
             }),
-            Metric::TelemetryCoverage => self.every_series(|s, w| {
-                let expected = (s.length() as f64 / w.period_ns as f64).max(1.0);
-                // Dither can fit a sample more into the window than the mean period says.
-                (100.0 * w.valid as f64 / expected).min(100.0)
-            }),
-            Metric::TelemetryGap => self.every_series(|s, w| {
-                w.window.map_or(s.length(), |x| {
-                    x.longest_gap_to(s.window.start_ns, s.end_ns)
-                }) as f64
-                    / 1e9
-            }),
+            Metric::TelemetryCoverage => self.coverage(),
+            Metric::TelemetryGap => self.gaps(),
+            Metric::FlopPerJoule => self.flop_per_joule(criterion.scope),
             Metric::ClockOffset => vec![self.clock()],
-            _ => self.series(metric, criterion.statistic),
+            _ => self.series(criterion),
         }
     }
 
@@ -140,10 +145,8 @@ impl<'a> Scene<'a> {
     /// One sight for each device that the phase loads.
     fn devices(&self, evidence: impl Fn(&Self, usize) -> Evidence<'a>) -> Vec<Sight<'a>> {
         let plan = &self.standing.opened().plan;
-        let sight = |(index, device): (usize, &crate::plan::PlannedDevice)| Sight {
-            place: device.id.clone(),
-            device: Some(index as u32),
-            evidence: evidence(self, index),
+        let sight = |(index, device): (usize, &crate::plan::PlannedDevice)| {
+            Sight::new(device.id.clone(), Some(index as u32), evidence(self, index))
         };
         plan.devices.iter().enumerate().map(sight).collect()
     }
@@ -176,6 +179,34 @@ impl<'a> Scene<'a> {
                 samples,
             },
         })
+    }
+
+    /// Upper 95 % bound of silent errors per FLOP: Poisson's, which is the rule of three where none was seen.
+    fn silent_errors(&self, scope: Scope) -> Vec<Sight<'a>> {
+        let bound = |errors: u64, flop: f64, samples: u64| {
+            if flop <= 0.0 {
+                return Evidence::Missing("no result was audited".to_owned());
+            }
+            let bound = Events::new(errors, flop).and_then(|e| e.interval(CONFIDENCE));
+            match bound {
+                Some(bound) => Evidence::Exact {
+                    value: bound.high,
+                    samples,
+                },
+                None => Evidence::Missing("no bound can be taken".to_owned()),
+            }
+        };
+        let devices = self.standing.devices();
+        if scope == Scope::Gpu {
+            return self.devices(|_, d| {
+                let d = &devices[d];
+                bound(d.mismatches, d.audited_flop, d.audited)
+            });
+        }
+        let errors = devices.iter().map(|d| d.mismatches).sum();
+        let flop = devices.iter().map(|d| d.audited_flop).sum();
+        let audited = devices.iter().map(|d| d.audited).sum();
+        vec![Sight::new("site", None, bound(errors, flop, audited))]
     }
 
     fn audit_share(&self) -> Vec<Sight<'a>> {
@@ -252,19 +283,12 @@ impl<'a> Scene<'a> {
         let references = (0..self.window.devices.len())
             .map(|d| super::limits::sku_reference(self.standing, d, Metric::MatmulRate))
             .sum::<Option<f64>>();
-        vec![Sight {
-            place: "site".to_owned(),
-            device: None,
-            evidence: by(self.site_rates(), references),
-        }]
+        vec![Sight::new("site", None, by(self.site_rates(), references))]
     }
 
     fn whole(&self, judge: impl Fn(Vec<f64>) -> Evidence<'a>) -> Vec<Sight<'a>> {
-        vec![Sight {
-            place: "site".to_owned(),
-            device: None,
-            evidence: self.site_rates().map_or_else(Evidence::Missing, judge),
-        }]
+        let evidence = self.site_rates().map_or_else(Evidence::Missing, judge);
+        vec![Sight::new("site", None, evidence)]
     }
 
     fn drift(&self) -> Vec<Sight<'a>> {
@@ -306,36 +330,89 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn idle(&self, device: usize) -> Evidence<'a> {
-        let segment = self
-            .standing
-            .opened()
-            .plan
-            .schedule
-            .get(self.window.segment as usize);
-        let w = &self.window.devices[device];
-        match w.span_ns() {
-            _ if segment.is_some_and(|s| s.pulse.is_some()) => {
-                Evidence::Missing("a pulse is an open loop: its gaps are the plan's".to_owned())
+    /// The planned length of the window, and how much of it has not been.
+    fn planned_ns(&self) -> (u64, u64) {
+        let schedule = &self.standing.opened().plan.schedule;
+        let planned = schedule.get(self.window.segment as usize);
+        let planned = planned.map_or(0, |s| s.duration_ns).max(1);
+        let left = planned.saturating_sub(self.length());
+        // The last step of a window ends a little before or after it.
+        let over = left < (planned / 100).min(1_000_000_000);
+        (planned, if over { 0 } else { left })
+    }
+
+    fn idle(&self) -> Vec<Sight<'a>> {
+        let schedule = &self.standing.opened().plan.schedule;
+        let segment = schedule.get(self.window.segment as usize);
+        let pulse = segment.is_some_and(|s| s.pulse.is_some());
+        let mut sights = self.devices(|s, d| {
+            let w = &s.window.devices[d];
+            match w.span_ns() {
+                _ if pulse => {
+                    Evidence::Missing("a pulse is an open loop: its gaps are the plan's".to_owned())
+                }
+                0 => Evidence::Missing(
+                    "fewer than two steps were completed in this phase".to_owned(),
+                ),
+                span => s.share_of_window(w.idle_ns as f64, span as f64, w),
             }
-            0 => Evidence::Missing("fewer than two steps were completed in this phase".to_owned()),
-            span => Evidence::Exact {
-                value: w.idle_ns as f64 / span as f64,
-                samples: w.steps,
-            },
+        });
+        for sight in &mut sights {
+            let device = sight.device.map_or(0, |d| d as usize);
+            let planned = &self.standing.opened().plan.devices[device];
+            if !planned.software && !self.standing.devices()[device].device_clock {
+                let why =
+                    "its steps were timed by the host's clock, which sees no gap behind a queue";
+                sight.thin = Some(why.to_owned());
+            }
+        }
+        sights
+    }
+
+    /// A share of time that is known exactly, or bounded by what the rest of an unfinished window may bring.
+    fn share_of_window(&self, part_ns: f64, of_ns: f64, w: &DeviceWindow) -> Evidence<'a> {
+        let (value, samples) = (part_ns / of_ns, w.steps);
+        let left = self.planned_ns().1 as f64;
+        if left <= 0.0 {
+            return Evidence::Exact { value, samples };
+        }
+        let whole = of_ns + left;
+        let (low, high) = (part_ns / whole, (part_ns + left) / whole);
+        Evidence::Interval {
+            at: Box::new(move |_| Some(Interval { low, value, high })),
+            samples,
         }
     }
 
+    /// Time under load over planned time; what a resumed run lost before counts as planned.
     fn duty(&self, device: usize) -> Evidence<'a> {
-        let plan = &self.standing.opened().plan;
-        let Some(segment) = plan.schedule.get(self.window.segment as usize) else {
-            return Evidence::Missing("the phase is not in the plan".to_owned());
+        let same = |w: &&Window| w.kind == self.window.kind;
+        let passes: Vec<&Window> = self.standing.windows().iter().filter(same).collect();
+        let first_ns = passes.first().map_or(self.window.start_ns, |w| w.start_ns);
+        let lost = self.window.start_ns.saturating_sub(first_ns) as f64;
+        let busy = |w: &&Window| {
+            let w = &w.devices[device];
+            w.span_ns().saturating_sub(w.idle_ns) as f64
         };
-        let w = &self.window.devices[device];
-        let busy = w.span_ns().saturating_sub(w.idle_ns) as f64;
-        Evidence::Exact {
-            value: (busy / segment.duration_ns.max(1) as f64).min(1.0),
-            samples: w.steps,
+        let busy: f64 = passes.iter().map(busy).sum();
+        let (planned, left) = self.planned_ns();
+        let (planned, left) = (planned as f64 + lost, left as f64);
+        let samples = self.window.devices[device].steps;
+        let share = |busy: f64| (busy / planned).min(1.0);
+        if left <= 0.0 {
+            let value = share(busy);
+            return Evidence::Exact { value, samples };
+        }
+        let (low, high) = (share(busy), share(busy + left));
+        Evidence::Interval {
+            at: Box::new(move |_| {
+                Some(Interval {
+                    low,
+                    value: low,
+                    high,
+                })
+            }),
+            samples,
         }
     }
 
@@ -356,24 +433,28 @@ impl<'a> Scene<'a> {
     }
 
     /// The operations of the largest payload: the plateau.
-    fn largest(&self) -> Result<(u64, &'a crate::stats::distribution::Distribution), String> {
+    fn largest(&self) -> Result<(u64, &'a Gathered), String> {
         let last = self.window.group.ops.iter().next_back();
-        let found = last.and_then(|(bytes, times)| Some((*bytes, times.get()?)));
-        found.ok_or_else(|| "nothing was all-reduced in this phase".to_owned())
+        last.map(|(bytes, times)| (*bytes, times))
+            .ok_or_else(|| "nothing was all-reduced in this phase".to_owned())
     }
 
     fn operations(&self) -> Evidence<'a> {
         self.largest().map_or_else(Evidence::Missing, |(_, times)| {
-            Evidence::Distribution(times)
+            gathered(times, "nothing was all-reduced in this phase")
         })
     }
 
     fn all_reduce(&self, amount: impl Fn(f64, f64) -> f64) -> Evidence<'a> {
         let ranks = self.standing.members_at(self.end_ns).len() as f64;
         match self.largest() {
-            Ok((bytes, times)) if ranks > 1.0 => Evidence::Rate {
-                amount: amount(bytes as f64, ranks),
-                times,
+            Ok((bytes, times)) if ranks > 1.0 => match times.get() {
+                Some(of) => Evidence::Rate {
+                    amount: amount(bytes as f64, ranks),
+                    times: of,
+                    independent: times.independent(),
+                },
+                None => Evidence::Missing("nothing was all-reduced in this phase".to_owned()),
             },
             Ok(_) => Evidence::Missing("one rank moves nothing over a link".to_owned()),
             Err(why) => Evidence::Missing(why),
@@ -389,27 +470,24 @@ impl<'a> Scene<'a> {
                 "the profile has no compute-only phase to compare with".to_owned(),
             );
         };
-        let Some(both) = self.window.group.step_time.get() else {
+        let overlapped = &self.window.group.step_time;
+        let Some(both) = overlapped.get() else {
             return Evidence::Missing("no overlapped step was completed".to_owned());
         };
-        let slowest = alone
-            .devices
-            .iter()
-            .filter_map(|d| d.step_time.get())
-            .max_by(|a, b| {
-                a.quantile(0.5)
-                    .unwrap_or(0.0)
-                    .total_cmp(&b.quantile(0.5).unwrap_or(0.0))
-            });
-        let Some(slowest) = slowest else {
+        let both_worth = overlapped.independent();
+        let median = |g: &&Gathered| g.get().and_then(|d| d.quantile(0.5)).unwrap_or(0.0);
+        let times = alone.devices.iter().map(|d| &d.step_time);
+        let slowest = times.max_by(|a, b| median(a).total_cmp(&median(b)));
+        let slowest = slowest.and_then(|g| Some((g.get()?, g.independent())));
+        let Some((slowest, slowest_worth)) = slowest else {
             return Evidence::Missing("no compute-only step was completed".to_owned());
         };
         Evidence::Interval {
             samples: both.count().min(slowest.count()),
             at: Box::new(move |confidence| {
                 let (b, c) = (
-                    both.sides(0.5, confidence)?,
-                    slowest.sides(0.5, confidence)?,
+                    both.sides_worth(0.5, confidence, both_worth)?,
+                    slowest.sides_worth(0.5, confidence, slowest_worth)?,
                 );
                 let share = |both: f64, alone: f64| (both - alone) / both;
                 Some(Interval {
@@ -431,122 +509,26 @@ impl<'a> Scene<'a> {
             .map(|c| c.max_error_s.filter(|_| c.synchronised == Some(true)))
             .collect();
         match errors.and_then(|e| e.into_iter().reduce(f64::max)) {
-            Some(value) => Sight {
-                place: opened.host.name.clone(),
-                device: None,
-                evidence: Evidence::Exact { value, samples: 2 },
-            },
+            Some(value) => {
+                let evidence = Evidence::Exact { value, samples: 2 };
+                Sight::new(opened.host.name.clone(), None, evidence)
+            }
             None => missing(
                 opened.host.name.clone(),
                 "no time daemon disciplines this node's clock",
             ),
         }
     }
-
-    fn every_series(&self, value: impl Fn(&Self, &Watched<'a>) -> f64) -> Vec<Sight<'a>> {
-        let mut sights = Vec::new();
-        for run in self.standing.tables() {
-            for (column, series) in run.table.series.iter().enumerate() {
-                let window = self.window.series(run.table.id, column as u32);
-                let watched = Watched {
-                    window,
-                    valid: window.map_or(0, |w| w.valid),
-                    period_ns: run.table.period_ns.max(1),
-                };
-                sights.push(Sight {
-                    place: format!("{} {}", run.table.name, named(series)),
-                    device: run.table.device,
-                    evidence: Evidence::Exact {
-                        value: value(self, &watched),
-                        samples: watched.valid,
-                    },
-                });
-            }
-        }
-        if sights.is_empty() {
-            sights.push(missing("site", "no sensor gave a series"));
-        }
-        sights
-    }
-
-    /// Sensor series of a metric.
-    fn series(&self, metric: Metric, statistic: Statistic) -> Vec<Sight<'a>> {
-        let mut sights = Vec::new();
-        for run in self.standing.tables() {
-            for (column, series) in run
-                .table
-                .series
-                .iter()
-                .enumerate()
-                .filter(|(_, s)| s.metric == metric)
-            {
-                let window = self.window.series(run.table.id, column as u32);
-                sights.push(Sight {
-                    place: format!("{} {}", run.table.place, named(series)),
-                    device: run.table.device,
-                    evidence: window.map_or_else(
-                        || Evidence::Missing(format!("{metric} has no sample in this phase")),
-                        |w| of_series(w, series.kind, series.unit, statistic, metric),
-                    ),
-                });
-            }
-        }
-        if sights.is_empty() {
-            sights.push(missing("site", format!("no sensor gave {metric}")));
-        }
-        sights
-    }
 }
 
-/// A series as coverage sees it.
-struct Watched<'a> {
-    window: Option<&'a SeriesWindow>,
-    valid: u64,
-    period_ns: u64,
-}
-
-fn named(series: &crate::frame::Series) -> String {
-    if series.label.is_empty() {
-        return series.metric.to_string();
-    }
-    format!("{} {}", series.metric, series.label)
-}
-
-fn gathered<'a>(g: &'a crate::standing::window::Gathered, why: &str) -> Evidence<'a> {
-    g.get()
-        .map_or_else(|| Evidence::Missing(why.to_owned()), Evidence::Distribution)
-}
-
-fn of_series<'a>(
-    w: &'a SeriesWindow,
-    kind: SeriesKind,
-    unit: Unit,
-    statistic: Statistic,
-    metric: Metric,
-) -> Evidence<'a> {
-    match kind {
-        _ if w.valid == 0 => {
-            Evidence::Missing(format!("{metric} has no valid sample in this phase"))
-        }
-        SeriesKind::Counter => Evidence::Exact {
-            value: w.growth,
-            samples: w.valid,
+fn gathered<'a>(g: &'a Gathered, why: &str) -> Evidence<'a> {
+    g.get().map_or_else(
+        || Evidence::Missing(why.to_owned()),
+        |of| Evidence::Distribution {
+            of,
+            independent: g.independent(),
         },
-        SeriesKind::Mask => {
-            Evidence::Missing(format!("{metric} is a mask; judge the time of its reasons"))
-        }
-        // The total of a share of time is its mean over the window.
-        SeriesKind::Gauge if statistic == Statistic::Total && unit == Unit::One => {
-            match w.values.get().and_then(|d| d.mean()) {
-                Some(value) => Evidence::Exact {
-                    value,
-                    samples: w.valid,
-                },
-                None => Evidence::Missing(format!("{metric} has no valid sample in this phase")),
-            }
-        }
-        SeriesKind::Gauge => gathered(&w.values, "no valid sample in this phase"),
-    }
+    )
 }
 
 fn sustained<'a>(rates: Vec<f64>) -> Evidence<'a> {

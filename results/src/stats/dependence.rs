@@ -1,0 +1,213 @@
+//! How many independent samples a stream is worth, whose neighbours resemble each other.
+//!
+//! Decides by batch means: if neighbours were independent, means of b samples would vary b times less
+//! than single samples; the factor by which they vary more is the number of samples that count as one.
+//! It is read twice, from the values and from whether they lie above the stream's early median (which no
+//! single outlier can drown), and the larger counts. Bounded memory: at most [`BATCHES`] batches, whose
+//! length doubles as the stream grows. Refuses to call a stream *more* than independent.
+//!
+//! Source: Law and Kelton, *Simulation Modeling and Analysis*, §9.5 (batch means); Geyer, “Practical
+//! Markov Chain Monte Carlo”, 1992 (effective sample size).
+
+/// Batches kept at most; when full, neighbours are joined.
+const BATCHES: usize = 128;
+/// Samples from which the middle is read.
+const EARLY: usize = 33;
+/// Batch means that a variance is taken of: fewer say too little, more would be too short.
+const MEANS: (f64, f64) = (8.0, 32.0);
+
+/// A run of neighbouring samples.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Batch {
+    sum: f64,
+    above: u32,
+}
+
+/// The dependence of one stream, in the order of its samples.
+#[derive(Clone, Debug, Default)]
+pub struct Dependence {
+    /// The first samples, until their median is known.
+    early: Vec<f64>,
+    middle: Option<f64>,
+    batches: Vec<Batch>,
+    /// Samples in a full batch, 1 at first.
+    length: u64,
+    open: Batch,
+    filled: u64,
+    samples: u64,
+    mean: f64,
+    /// Sum of squared distances from the mean (Welford).
+    squares: f64,
+    above: u64,
+}
+
+impl Dependence {
+    /// Takes the next sample; it must be finite.
+    pub fn push(&mut self, value: f64) {
+        self.samples += 1;
+        let off = value - self.mean;
+        self.mean += off / self.samples as f64;
+        self.squares += off * (value - self.mean);
+        let Some(middle) = self.middle else {
+            self.early.push(value);
+            if self.early.len() == EARLY {
+                let mut sorted = std::mem::take(&mut self.early);
+                let in_order = sorted.clone();
+                sorted.sort_unstable_by(f64::total_cmp);
+                let middle = sorted[EARLY / 2];
+                self.middle = Some(middle);
+                self.length = 1;
+                in_order.into_iter().for_each(|v| self.enter(v, middle));
+            }
+            return;
+        };
+        self.enter(value, middle);
+    }
+
+    fn enter(&mut self, value: f64, middle: f64) {
+        let above = u32::from(value > middle);
+        self.above += u64::from(above);
+        self.open.sum += value;
+        self.open.above += above;
+        self.filled += 1;
+        if self.filled < self.length {
+            return;
+        }
+        self.batches.push(std::mem::take(&mut self.open));
+        self.filled = 0;
+        if self.batches.len() == BATCHES {
+            self.batches = self.batches.chunks_exact(2).map(join).collect();
+            self.length *= 2;
+        }
+    }
+
+    /// Independent samples that would say as much: 1 to the number of samples; 0 without any.
+    ///
+    /// Below [`EARLY`] samples nothing can be read, and each counts in full.
+    pub fn independent(&self) -> u64 {
+        let samples = self.samples as f64;
+        if self.middle.is_none() {
+            return self.samples;
+        }
+        let wanted = samples.sqrt().clamp(MEANS.0, MEANS.1);
+        let group = ((self.batches.len() as f64 / wanted).round() as usize).max(1);
+        let joined: Vec<Batch> = self.batches.chunks_exact(group).map(join).collect();
+        let length = (self.length * group as u64) as f64;
+        let of_values = joined.iter().map(|b| b.sum / length - self.mean);
+        let share = self.above as f64 / samples;
+        let of_sides = joined.iter().map(|b| f64::from(b.above) / length - share);
+        let values = inflation(of_values, length, self.squares / (samples - 1.0));
+        let sides = inflation(of_sides, length, share * (1.0 - share));
+        let per_sample = values.max(sides).max(1.0);
+        ((samples / per_sample).floor() as u64).clamp(1, self.samples)
+    }
+}
+
+fn join(parts: &[Batch]) -> Batch {
+    parts.iter().fold(Batch::default(), |all, part| Batch {
+        sum: all.sum + part.sum,
+        above: all.above.saturating_add(part.above),
+    })
+}
+
+/// Variance of the batches' means, times their length, over the variance of single samples.
+fn inflation(means: impl Iterator<Item = f64>, length: f64, variance: f64) -> f64 {
+    let means: Vec<f64> = means.collect();
+    if means.len() < 2 || variance <= 0.0 {
+        return 1.0;
+    }
+    let count = means.len() as f64;
+    let centre = means.iter().sum::<f64>() / count;
+    let spread = means.iter().map(|m| (m - centre).powi(2)).sum::<f64>() / (count - 1.0);
+    spread * length / variance
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::bootstrap::SplitMix64;
+
+    /// An autoregression of the first order with the given coefficient.
+    fn stream(phi: f64, samples: usize, seed: u64) -> Dependence {
+        let mut chance = SplitMix64::new(seed);
+        let mut state = 0.0;
+        let mut dependence = Dependence::default();
+        for _ in 0..samples {
+            // Twelve uniforms less six are near enough to a normal.
+            let normal = (0..12).map(|_| chance.unit()).sum::<f64>() - 6.0;
+            state = phi * state + normal;
+            dependence.push(state);
+        }
+        dependence
+    }
+
+    fn typical(phi: f64, samples: usize) -> f64 {
+        let mut shares: Vec<f64> = (0..60)
+            .map(|seed| stream(phi, samples, seed).independent() as f64 / samples as f64)
+            .collect();
+        shares.sort_unstable_by(f64::total_cmp);
+        shares[30]
+    }
+
+    #[test]
+    fn independent_samples_keep_most_of_their_worth() {
+        for samples in [100, 300, 5_000, 100_000] {
+            let share = typical(0.0, samples);
+            assert!(share > 0.75, "{samples}: {share}");
+        }
+    }
+
+    #[test]
+    fn an_autocorrelated_stream_is_worth_what_theory_says() {
+        // (1 − φ) / (1 + φ) of the samples.
+        for (phi, samples) in [(0.5, 2_000), (0.9, 20_000), (0.98, 200_000)] {
+            let (share, theory) = (typical(phi, samples), (1.0 - phi) / (1.0 + phi));
+            assert!(
+                share < 1.25 * theory && share > 0.55 * theory,
+                "φ {phi}: {share}, theory {theory}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_reading_that_repeats_ten_times_counts_once() {
+        let mut chance = SplitMix64::new(5);
+        let mut dependence = Dependence::default();
+        for _ in 0..400 {
+            let value = chance.unit();
+            (0..10).for_each(|_| dependence.push(value));
+        }
+        assert!(
+            dependence.independent() < 520,
+            "{}",
+            dependence.independent()
+        );
+    }
+
+    #[test]
+    fn lone_outliers_do_not_hide_that_the_bulk_is_dependent() {
+        let mut chance = SplitMix64::new(9);
+        let mut state = 0.0;
+        let mut dependence = Dependence::default();
+        for n in 0..20_000 {
+            state = 0.95 * state + chance.unit() - 0.5;
+            dependence.push(if n % 997 == 0 { 1e6 } else { state });
+        }
+        assert!(
+            dependence.independent() < 1_500,
+            "{}",
+            dependence.independent()
+        );
+    }
+
+    #[test]
+    fn a_constant_and_a_short_stream_count_in_full_and_an_empty_one_not_at_all() {
+        let mut dependence = Dependence::default();
+        assert_eq!(dependence.independent(), 0);
+        (0..20).for_each(|_| dependence.push(3.0));
+        assert_eq!(dependence.independent(), 20);
+        (0..10_000).for_each(|_| dependence.push(3.0));
+        assert_eq!(dependence.independent(), 10_020);
+        assert!(dependence.batches.len() < BATCHES);
+    }
+}

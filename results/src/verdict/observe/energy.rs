@@ -1,0 +1,118 @@
+//! Energy beside work: joules from a counter where there is one, else power over time.
+//!
+//! The outermost meter decides: the hall's own before the devices' sensors, and it is named.
+
+use super::super::evidence::Evidence;
+use super::sensors::Channel;
+use super::{Scene, Sight, missing};
+use hallmark_profiles::criterion::Scope;
+use hallmark_profiles::metric::Metric;
+
+/// Energy of one window, which meter it is from, and why it is too thin to pass, if it is.
+struct Metered {
+    joules: f64,
+    meter: String,
+    samples: u64,
+    thin: Option<String>,
+}
+
+impl<'a> Scene<'a> {
+    /// FLOP of completed matmuls over energy, at each device or at the site.
+    pub(super) fn flop_per_joule(&self, scope: Scope) -> Vec<Sight<'a>> {
+        let plan = &self.standing.opened().plan;
+        let flop = |device: usize| self.window.devices[device].flop;
+        if scope == Scope::Gpu {
+            let one = |(index, device): (usize, &crate::plan::PlannedDevice)| {
+                let own = self.energy(|c| c.run.table.device == Some(index as u32));
+                ratio(&device.id, Some(index as u32), flop(index), own)
+            };
+            return plan.devices.iter().enumerate().map(one).collect();
+        }
+        let host = &self.standing.opened().host.name;
+        let outside = |c: &Channel| c.run.table.device.is_none() && c.run.table.place != *host;
+        let on_node = |c: &Channel| c.run.table.device.is_none() && c.run.table.place == *host;
+        let mut metered = self.energy(outside);
+        if metered.is_none() && plan.devices.iter().all(|d| d.software) {
+            metered = self.energy(on_node);
+        } else if metered.is_none() {
+            let each = (0..plan.devices.len())
+                .map(|d| self.energy(|c| c.run.table.device == Some(d as u32)));
+            metered = each.collect::<Option<Vec<_>>>().and_then(together);
+        }
+        let total = (0..plan.devices.len()).map(flop).sum();
+        vec![ratio("site", None, total, metered)]
+    }
+
+    /// Energy of the sensors that `belongs` picks.
+    fn energy(&self, belongs: impl Fn(&Channel<'a>) -> bool) -> Option<Metered> {
+        let of = |metric: Metric| {
+            let all = self.channels(|s| s.metric == metric);
+            let own: Vec<_> = all.into_iter().filter(|c| belongs(c)).collect();
+            // A zone within another (`package-0/core`) is part of it.
+            let outer = own.iter().filter(|c| !c.series().label.contains('/'));
+            outer.copied().collect::<Vec<_>>()
+        };
+        let seconds = self.length() as f64 / 1e9;
+        let counters = of(Metric::Energy);
+        let by_counter = !counters.is_empty();
+        let channels = if by_counter {
+            counters
+        } else {
+            of(Metric::PowerDraw)
+        };
+        let each = channels.iter().map(|c| {
+            let window = self.window_of(c, false).filter(|w| w.valid > 1)?;
+            let joules = if by_counter {
+                window.growth
+            } else {
+                window.mean_over_time()? * seconds
+            };
+            let source = &c.run.table.source;
+            let how = if by_counter {
+                "counter"
+            } else {
+                "power over time"
+            };
+            Some(Metered {
+                joules,
+                meter: format!("{source}, {how}"),
+                samples: window.valid,
+                thin: self.thin(c, false),
+            })
+        });
+        each.collect::<Option<Vec<_>>>().and_then(together)
+    }
+}
+
+fn together(all: Vec<Metered>) -> Option<Metered> {
+    all.into_iter().reduce(|a, b| Metered {
+        joules: a.joules + b.joules,
+        meter: a.meter,
+        samples: a.samples.min(b.samples),
+        thin: a.thin.or(b.thin),
+    })
+}
+
+fn ratio<'a>(place: &str, device: Option<u32>, flop: f64, metered: Option<Metered>) -> Sight<'a> {
+    let Some(metered) = metered else {
+        let none = missing(place, "no meter gave its energy or power in this phase");
+        return Sight { device, ..none };
+    };
+    let Metered {
+        joules,
+        meter,
+        samples,
+        thin,
+    } = metered;
+    let evidence = if joules > 0.0 {
+        let value = flop / joules;
+        Evidence::Exact { value, samples }
+    } else {
+        Evidence::Missing(format!("{meter} counted no energy in this phase"))
+    };
+    let place = format!("{place} ({meter})");
+    Sight {
+        thin,
+        ..Sight::new(place, device, evidence)
+    }
+}

@@ -1,0 +1,339 @@
+//! What sensors gave: series by place and scope, and how completely they gave it.
+//!
+//! A device of the plan whose sensor is not there is a place without evidence, never a place less. A
+//! series that was read too seldom, or that never moves, cannot pass; what it has shown to be wrong counts.
+
+use super::super::evidence::Evidence;
+use super::{Scene, Sight, gathered, missing};
+use crate::frame::{Series, SeriesKind};
+use crate::standing::TableRun;
+use crate::standing::window::SeriesWindow;
+use crate::stats::interval::Interval;
+use hallmark_profiles::criterion::{Criterion, Scope, Statistic};
+use hallmark_profiles::metric::Metric;
+use hallmark_profiles::units::{Unit, human};
+
+/// Share of the expected samples below which a series cannot pass anything.
+const COVERAGE_FLOOR: f64 = 0.95;
+/// A gap longer than this, or than so many periods, is a stretch of which nothing is known.
+const GAP_NS: u64 = 5_000_000_000;
+const GAP_PERIODS: u64 = 10;
+/// Samples over the run from which a reading that never changed is a stuck sensor, not a steady device.
+const STUCK_SAMPLES: u64 = 200;
+
+/// Counters of faults: what happens before or between the phases counts too.
+pub const OF_THE_RUN: [Metric; 7] = [
+    Metric::Xid,
+    Metric::Ecc,
+    Metric::EccCorrected,
+    Metric::RowRemap,
+    Metric::NvlinkErr,
+    Metric::PcieReplay,
+    Metric::LinkFlaps,
+];
+
+/// One series of one sensor.
+#[derive(Clone, Copy)]
+pub(super) struct Channel<'a> {
+    pub run: &'a TableRun,
+    column: usize,
+}
+
+impl<'a> Channel<'a> {
+    pub fn series(&self) -> &'a Series {
+        &self.run.table.series[self.column]
+    }
+
+    fn whole(&self) -> &'a SeriesWindow {
+        &self.run.whole[self.column]
+    }
+
+    fn named(&self) -> String {
+        let series = self.series();
+        if series.label.is_empty() {
+            return series.metric.to_string();
+        }
+        format!("{} {}", series.metric, series.label)
+    }
+}
+
+impl<'a> Scene<'a> {
+    /// Every series of a metric, over all sensors.
+    pub(super) fn channels(&self, wanted: impl Fn(&Series) -> bool) -> Vec<Channel<'a>> {
+        let runs = self.standing.tables().iter();
+        let all = runs
+            .flat_map(|run| (0..run.table.series.len()).map(move |column| Channel { run, column }));
+        all.filter(|c| wanted(c.series())).collect()
+    }
+
+    /// Series of a metric at the places of the criterion's scope.
+    pub(super) fn series(&self, criterion: &Criterion) -> Vec<Sight<'a>> {
+        let metric = criterion.metric;
+        let all = self.channels(|s| s.metric == metric);
+        if criterion.scope == Scope::Gpu {
+            return self.by_device(criterion, &all);
+        }
+        let host = &self.standing.opened().host.name;
+        let of_scope = |c: &&Channel| match criterion.scope {
+            Scope::Site => true,
+            Scope::Node => c.run.table.device.is_none() && c.run.table.place == *host,
+            _ => c.run.table.device.is_none() && c.run.table.place != *host,
+        };
+        let found: Vec<Channel> = all.iter().filter(of_scope).copied().collect();
+        if found.is_empty() {
+            let scope = format!("{:?}", criterion.scope).to_lowercase();
+            return vec![missing(scope, format!("no sensor gave {metric}"))];
+        }
+        let counters = found.iter().all(|c| c.series().kind == SeriesKind::Counter);
+        if counters && criterion.statistic == Statistic::Total {
+            return vec![self.sum(criterion, &found)];
+        }
+        let sight = |c: &Channel<'a>| self.sight(c, criterion);
+        found.iter().map(sight).collect()
+    }
+
+    /// One or more sights for each device of the plan.
+    fn by_device(&self, criterion: &Criterion, all: &[Channel<'a>]) -> Vec<Sight<'a>> {
+        let devices = &self.standing.opened().plan.devices;
+        let on_devices = all.iter().any(|c| c.run.table.device.is_some());
+        // A processor's shares have the node's sensors for their own.
+        let shared = !on_devices && !all.is_empty() && devices.iter().all(|d| d.software);
+        if shared {
+            return all.iter().map(|c| self.sight(c, criterion)).collect();
+        }
+        let mut sights = Vec::new();
+        for (index, device) in devices.iter().enumerate() {
+            let own = |c: &&Channel| c.run.table.device == Some(index as u32);
+            let own: Vec<Channel> = all.iter().filter(own).copied().collect();
+            if own.is_empty() {
+                let why = format!("no sensor gave {} of this device", criterion.metric);
+                let evidence = Evidence::Missing(why);
+                sights.push(Sight::new(device.id.clone(), Some(index as u32), evidence));
+            } else if criterion.metric == Metric::ThrottleFrac
+                && criterion.statistic == Statistic::Total
+            {
+                sights.push(self.any_reason(&device.id, index as u32, &own));
+            } else {
+                sights.extend(own.iter().map(|c| self.sight(c, criterion)));
+            }
+        }
+        sights
+    }
+
+    /// Time under any reason: at least that of the longest, at most that of all together.
+    fn any_reason(&self, place: &str, device: u32, own: &[Channel<'a>]) -> Sight<'a> {
+        let shares = own.iter().filter(|c| c.series().kind == SeriesKind::Gauge);
+        let (mut most, mut sum, mut samples) = (0.0_f64, 0.0, u64::MAX);
+        let mut thin = None;
+        for channel in shares {
+            let window = self.window_of(channel, false);
+            let Some(share) = window.and_then(SeriesWindow::mean_over_time) else {
+                let why = format!("{} has no valid sample in this phase", channel.named());
+                return Sight::new(place, Some(device), Evidence::Missing(why));
+            };
+            most = most.max(share);
+            sum += share;
+            samples = samples.min(window.map_or(0, |w| w.valid));
+            thin = thin.or_else(|| self.thin(channel, false));
+        }
+        if samples == u64::MAX {
+            let why = "no sensor gave the time under a reason".to_owned();
+            return Sight::new(place, Some(device), Evidence::Missing(why));
+        }
+        let high = sum.min(1.0);
+        let evidence = Evidence::Interval {
+            at: Box::new(move |_| {
+                Some(Interval {
+                    low: most,
+                    value: most,
+                    high,
+                })
+            }),
+            samples,
+        };
+        Sight {
+            thin,
+            ..Sight::new(place, Some(device), evidence)
+        }
+    }
+
+    /// Growth of counters at all places of a scope together; one that is not known leaves the sum unknown.
+    fn sum(&self, criterion: &Criterion, found: &[Channel<'a>]) -> Sight<'a> {
+        let whole = is_run_wide(criterion);
+        let devices = &self.standing.opened().plan.devices;
+        let on_devices = found.iter().any(|c| c.run.table.device.is_some());
+        let lacks = |d: &usize| {
+            let own = |c: &Channel| c.run.table.device == Some(*d as u32);
+            on_devices && !found.iter().any(own)
+        };
+        let place = format!("{:?}", criterion.scope).to_lowercase();
+        let mut thin = (0..devices.len()).find(lacks).map(|d| {
+            let id = &devices[d].id;
+            format!("no sensor gave {} of {id}", criterion.metric)
+        });
+        let (mut value, mut samples) = (0.0, u64::MAX);
+        for channel in found {
+            let window = self.window_of(channel, whole);
+            value += window.map_or(0.0, |w| w.growth);
+            samples = samples.min(window.map_or(0, |w| w.valid));
+            thin = thin.or_else(|| self.thin(channel, whole));
+        }
+        Sight {
+            thin,
+            ..Sight::new(place, None, Evidence::Exact { value, samples })
+        }
+    }
+
+    pub(super) fn window_of(&self, channel: &Channel<'a>, whole: bool) -> Option<&'a SeriesWindow> {
+        if whole {
+            return Some(channel.whole());
+        }
+        let table = channel.run.table.id;
+        self.window.series(table, channel.column as u32)
+    }
+
+    fn sight(&self, channel: &Channel<'a>, criterion: &Criterion) -> Sight<'a> {
+        let whole = is_run_wide(criterion);
+        let series = channel.series();
+        let named = channel.named();
+        let evidence = match self.window_of(channel, whole).filter(|w| w.valid > 0) {
+            Some(window) => of_series(window, series, criterion.statistic, whole),
+            None => Evidence::Missing(format!("{named} has no valid sample")),
+        };
+        let place = if named == series.metric.to_string() {
+            channel.run.table.place.clone()
+        } else {
+            format!("{} {}", channel.run.table.place, series.label)
+        };
+        Sight {
+            thin: self.thin(channel, whole),
+            ..Sight::new(place, channel.run.table.device, evidence)
+        }
+    }
+
+    /// Why a series shows too little to pass, if it does.
+    pub(super) fn thin(&self, channel: &Channel<'a>, whole: bool) -> Option<String> {
+        let series = self.window_of(channel, whole);
+        let (start_ns, end_ns) = self.stretch(whole);
+        let period_ns = channel.run.table.period_ns.max(1);
+        let expected = expected(end_ns.saturating_sub(start_ns), period_ns);
+        let valid = series.map_or(0, |w| w.valid);
+        if (valid as f64) < COVERAGE_FLOOR * expected {
+            return Some(format!("only {valid} of about {expected:.0} samples came"));
+        }
+        let gap = series.map_or(u64::MAX, |w| w.longest_gap_to(start_ns, end_ns));
+        if gap > GAP_NS.max(GAP_PERIODS.saturating_mul(period_ns)) {
+            return Some(format!("nothing came for {:.1} s", gap as f64 / 1e9));
+        }
+        stuck(channel)
+    }
+
+    /// The time that is looked at: the window, or all segments of the run.
+    fn stretch(&self, whole: bool) -> (u64, u64) {
+        let windows = self.standing.windows();
+        match (windows.first(), windows.last()) {
+            (Some(first), Some(last)) if whole => {
+                let end_ns = last.end_ns.unwrap_or_else(|| self.standing.last_ns());
+                (first.start_ns, end_ns)
+            }
+            _ => (self.window.start_ns, self.end_ns),
+        }
+    }
+
+    /// Per series that the profile declares (or of all, where it declares none): what was received of what was expected.
+    pub(super) fn coverage(&self) -> Vec<Sight<'a>> {
+        self.every_series(|s, window, period_ns| {
+            let expected = expected(s.length(), period_ns);
+            // Dither can fit a sample more into the window than the mean period says.
+            let valid = window.map_or(0, |w| w.valid) as f64;
+            (100.0 * valid / expected).min(100.0)
+        })
+    }
+
+    pub(super) fn gaps(&self) -> Vec<Sight<'a>> {
+        self.every_series(|s, window, _| {
+            let whole = s.length();
+            let longest = window.map_or(whole, |w| w.longest_gap_to(s.window.start_ns, s.end_ns));
+            longest as f64 / 1e9
+        })
+    }
+
+    fn every_series(
+        &self,
+        value: impl Fn(&Self, Option<&SeriesWindow>, u64) -> f64,
+    ) -> Vec<Sight<'a>> {
+        let declared = &self.standing.profile().telemetry.metrics;
+        let wanted = |s: &Series| declared.is_empty() || declared.contains(&s.metric);
+        let sight = |c: Channel<'a>| {
+            let window = self.window_of(&c, false);
+            let evidence = Evidence::Exact {
+                value: value(self, window, c.run.table.period_ns.max(1)),
+                samples: window.map_or(0, |w| w.valid),
+            };
+            let place = format!("{} {}", c.run.table.name, c.named());
+            Sight::new(place, c.run.table.device, evidence)
+        };
+        let sights: Vec<_> = self.channels(wanted).into_iter().map(sight).collect();
+        if sights.is_empty() {
+            return vec![missing("site", "no sensor gave a series")];
+        }
+        sights
+    }
+}
+
+/// Whether the criterion counts what happened at any time, not only in one phase.
+pub fn is_run_wide(criterion: &Criterion) -> bool {
+    criterion.phase.is_none() && OF_THE_RUN.contains(&criterion.metric)
+}
+
+/// Samples that a stretch must hold; one may fall out at its edges.
+fn expected(length_ns: u64, period_ns: u64) -> f64 {
+    (length_ns as f64 / period_ns as f64 - 1.0).max(1.0)
+}
+
+/// A power or temperature that reads the same from idle to full load and back is not that device's.
+fn stuck(channel: &Channel) -> Option<String> {
+    let moves = matches!(
+        channel.series().metric,
+        Metric::PowerDraw | Metric::PowerInstant | Metric::TempCore | Metric::TempMemory
+    );
+    let whole = channel.whole();
+    let (low, high) = whole.extremes?;
+    let same = high - low <= 0.0;
+    (moves && same && whole.valid >= STUCK_SAMPLES).then(|| {
+        let value = human(low, channel.series().unit);
+        format!("it read {value} from the start to the end: a stuck sensor?")
+    })
+}
+
+fn of_series<'a>(
+    w: &'a SeriesWindow,
+    series: &Series,
+    statistic: Statistic,
+    whole: bool,
+) -> Evidence<'a> {
+    let samples = w.valid;
+    let metric = series.metric;
+    match series.kind {
+        SeriesKind::Counter => Evidence::Exact {
+            value: w.growth,
+            samples,
+        },
+        SeriesKind::Mask => {
+            Evidence::Missing(format!("{metric} is a mask; judge the time of its reasons"))
+        }
+        // A state over the run, such as failed row remaps: its worst.
+        SeriesKind::Gauge if whole => Evidence::Exact {
+            value: w.extremes.map_or(f64::NAN, |(_, high)| high),
+            samples,
+        },
+        // The total of a share of time is its mean over that time.
+        SeriesKind::Gauge if statistic == Statistic::Total && series.unit == Unit::One => {
+            w.mean_over_time().map_or_else(
+                || Evidence::Missing(format!("{metric} has no valid sample in this phase")),
+                |value| Evidence::Exact { value, samples },
+            )
+        }
+        SeriesKind::Gauge => gathered(&w.values, "no valid sample in this phase"),
+    }
+}
