@@ -56,6 +56,13 @@ pub fn utc_now() -> String {
     format!("{:.3}", Timestamp::now())
 }
 
+/// Wall time at which `clock` read zero, RFC 3339 with milliseconds, UTC: times of a record count from it.
+pub fn utc_of_start(clock: RunClock) -> String {
+    let since = i64::try_from(clock.now_ns()).unwrap_or(i64::MAX);
+    let then = Timestamp::now().checked_sub(jiff::SignedDuration::from_nanos(since));
+    then.map_or_else(|_| utc_now(), |then| format!("{then:.3}"))
+}
+
 /// Wall time now as a run id: `20261123-084500`.
 pub fn utc_stamp() -> String {
     Timestamp::now().strftime("%Y%m%d-%H%M%S").to_string()
@@ -113,6 +120,13 @@ mod tests {
             (5_000_000_000_000..5_001_000_000_000).contains(&now),
             "{now}"
         );
+    }
+
+    #[test]
+    fn the_start_in_wall_time_is_where_the_clock_read_zero() {
+        let start = utc_of_start(RunClock::resume(60_000_000_000));
+        let since = since_utc_ns(&start).unwrap();
+        assert!((60_000_000_000..61_000_000_000).contains(&since), "{since}");
     }
 
     #[test]

@@ -5,8 +5,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use hallmark_results::frame::{FaultKind, What};
+use hallmark_results::frame::{FaultKind, Frame, What};
 use hallmark_results::standing::Standing;
+use hallmark_results::stats::bootstrap::SplitMix64;
 use hallmark_results::store::journal::JournalReader;
 use hallmark_results::store::read;
 use hallmark_results::verdict::{Outcome, Verdict, judge};
@@ -264,41 +265,72 @@ fn an_interrupted_run_seals_and_says_inconclusive() {
     );
 }
 
+/// Runs killed in all, and at a time: a kill is about the journal, not about speed.
+const KILLS: usize = 50;
+const AT_ONCE: usize = 5;
+
 #[test]
 fn a_run_killed_at_any_instant_can_be_sealed_and_loses_at_most_a_second() {
     // The instants are spread over the run by a printed seed.
-    let mut state = 20_260_301_u64;
-    let instants = if std::env::var("HALLMARK_REQUIRE_ALL").as_deref() == Ok("1") {
-        12
-    } else {
-        4
-    };
-    for round in 0..instants {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        let delay = Duration::from_millis((state >> 33) % 5_000);
-        let mut run = Run::start(&["--duration", "10s"]);
-        std::thread::sleep(delay);
-        let before = hallmark_kernels::timer::now_ns();
-        run.child.kill().unwrap();
-        run.child.wait().unwrap();
-        assert!(hallmark_kernels::timer::now_ns() - before < 5_000_000_000);
-        let sealed = Command::new(program::binary())
-            .arg("seal")
-            .arg(&run.folder)
-            .output()
-            .unwrap();
-        let code = sealed.status.code();
-        let text = String::from_utf8_lossy(&sealed.stderr).into_owned();
-        assert!(
-            matches!(code, Some(1 | 3)),
-            "round {round}, killed after {delay:?}: {code:?} {text}"
-        );
-        let (standing, verdict) = judged(&run.folder);
-        assert_ne!(verdict.outcome, Outcome::Passed);
-        assert!(standing.devices()[0].steps > 0);
+    let seed = 20_260_301_u64;
+    println!("seed {seed}");
+    let mut chance = SplitMix64::new(seed);
+    let delays: Vec<_> = (0..KILLS).map(|_| chance.below(6_000)).collect();
+    let mut lost_ns: Vec<u64> = Vec::new();
+    for some in delays.chunks(AT_ONCE) {
+        std::thread::scope(|scope| {
+            let kills: Vec<_> = some
+                .iter()
+                .map(|ms| scope.spawn(|| kill_after(Duration::from_millis(*ms))))
+                .collect();
+            lost_ns.extend(kills.into_iter().map(|k| k.join().unwrap()));
+        });
     }
+    lost_ns.sort_unstable();
+    let seconds = |ns: u64| ns as f64 / 1e9;
+    let (middle, worst) = (lost_ns[KILLS / 2], lost_ns[KILLS - 1]);
+    println!(
+        "lost: median {:.2} s, most {:.2} s",
+        seconds(middle),
+        seconds(worst)
+    );
+    assert!(middle <= 1_000_000_000, "{lost_ns:?}");
+    // Ten processes on two cores may keep the one that writes from running for a while.
+    assert!(worst <= 2_000_000_000, "{lost_ns:?}");
+}
+
+/// Kills a run some time after its load began, seals it, and says how long before the kill its record ends.
+fn kill_after(delay: Duration) -> u64 {
+    let mut run = Run::start(&["--duration", "10s"]);
+    std::thread::sleep(delay);
+    let first = JournalReader::open(&run.folder).unwrap().next().unwrap();
+    let Frame::Opened(opened) = first.unwrap() else {
+        panic!("a journal begins with its opening frame");
+    };
+    // A run that ended by itself meanwhile has nothing left to lose.
+    let ended = run.child.try_wait().unwrap().is_some();
+    let killed_ns = hallmark::clock::since_utc_ns(&opened.utc_start).unwrap();
+    run.child.kill().unwrap();
+    run.child.wait().unwrap();
+    let sealed = Command::new(program::binary())
+        .arg("seal")
+        .arg(&run.folder)
+        .output()
+        .unwrap();
+    let code = sealed.status.code();
+    let text = String::from_utf8_lossy(&sealed.stderr).into_owned();
+    let expected = if ended {
+        matches!(code, Some(0..=3))
+    } else {
+        matches!(code, Some(1 | 3))
+    };
+    assert!(expected, "killed after {delay:?}: {code:?} {text}");
+    let (standing, verdict) = judged(&run.folder);
+    if ended {
+        return 0;
+    }
+    assert_ne!(verdict.outcome, Outcome::Passed);
+    killed_ns.saturating_sub(standing.last_ns())
 }
 
 #[test]

@@ -18,6 +18,7 @@ use hallmark_profiles::profile;
 use hallmark_results::frame::{FORMAT_VERSION, Frame, Opened, Table, What};
 use hallmark_results::plan::{Plan, SegmentKind};
 use hallmark_results::standing::Standing;
+use hallmark_results::standing::window::Window;
 use hallmark_results::store::journal::{JournalReader, JournalWriter};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -71,7 +72,7 @@ pub fn run(args: &Run) -> Result<Exit, Failure> {
             .file_name()
             .map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
         hallmark_version: env!("CARGO_PKG_VERSION").to_owned(),
-        utc_start: clock::utc_now(),
+        utc_start: clock::utc_of_start(clock),
         clock: clock::clock_state(),
         host,
         remark: args.remark.clone(),
@@ -191,10 +192,21 @@ pub fn fold(folder: &Path) -> Result<Standing, Failure> {
     Ok(standing)
 }
 
-/// Phases whose windows were closed, in the schedule's numbering: they need not be run again.
+/// Phases that were done in full, in the schedule's numbering: they need not be run again. One that was
+/// cut short, by the operator or by a limit, is not done.
 fn completed(standing: &Standing) -> Vec<usize> {
-    let closed = standing.windows().iter().filter(|w| w.end_ns.is_some());
-    let phases = closed.filter(|w| matches!(w.kind, SegmentKind::Phase(_)));
+    let schedule = &standing.opened().plan.schedule;
+    let whole = |w: &&Window| {
+        let planned = schedule
+            .get(w.segment as usize)
+            .map_or(0, |s| s.duration_ns);
+        // The last step may end a little before the window does.
+        let slack = (planned / 100).min(1_000_000_000);
+        w.end_ns
+            .is_some_and(|end| end.saturating_sub(w.start_ns) + slack >= planned)
+    };
+    let done = standing.windows().iter().filter(whole);
+    let phases = done.filter(|w| matches!(w.kind, SegmentKind::Phase(_)));
     phases.map(|w| w.segment as usize).collect()
 }
 
