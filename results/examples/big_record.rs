@@ -1,8 +1,9 @@
 //! Makes a sealed record of 8 tables × 24 h × 10 Hz × 12 series and measures how fast it is written and read.
 //!
 //! The values are synthetic and labelled *simulated*; they look like a loaded accelerator's (slow drifts and
-//! noise in the sensor's own steps), since constants would flatter every codec. It prints one line a figure
-//! and judges none. Arguments: folder (made, and removed at the end unless `keep` follows), hours [default: 24].
+//! noise in the sensor's own steps), since constants would flatter every codec. It reads, folds, judges and
+//! renders the record, prints one line a figure (wall clock, processor seconds of all threads) and says nothing
+//! of whether they are good. Arguments: folder (made, and removed at the end unless `keep` follows), hours [default: 24].
 
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::Bytes;
@@ -12,8 +13,10 @@ use hallmark_results::frame::{
     Series, SeriesKind, StepRow, Steps, Table, What,
 };
 use hallmark_results::plan::{Plan, PlannedDevice, Segment, SegmentKind};
+use hallmark_results::report::{self, find};
 use hallmark_results::standing::Standing;
 use hallmark_results::store::{Record, Story, synthesize};
+use hallmark_results::verdict;
 use std::error::Error;
 use std::path::Path;
 
@@ -65,7 +68,15 @@ fn measure(dir: &Path) -> Outcome<()> {
     })?;
     println!("samples: {:.1} million", cells as f64 / 1e6);
     stopwatch::peak("read");
-    let standing = stopwatch::timed("read and fold", || -> Outcome<Standing> {
+    stopwatch::timed("open, read, fold, judge and render", || {
+        judge_and_render(dir)
+    })
+}
+
+/// What `hallmark judge` and three times `hallmark report` do to a record, each part timed.
+fn judge_and_render(dir: &Path) -> Outcome<()> {
+    let record = stopwatch::timed("- open", || Record::open(dir))?;
+    let standing = stopwatch::timed("- read and fold", || -> Outcome<Standing> {
         let mut frames = record.frames();
         let mut standing = Standing::open(&frames.next().ok_or("no frame")??)?;
         for frame in frames {
@@ -75,6 +86,20 @@ fn measure(dir: &Path) -> Outcome<()> {
     })?;
     println!("rows out of order: {}", standing.oddities());
     stopwatch::peak("folded");
+    let verdict = stopwatch::timed("- judge", || verdict::judge(&standing));
+    let story = report::Story {
+        standing: &standing,
+        verdict: &verdict,
+        head: Some(record.head()),
+        anchored: false,
+        place: &dir.display().to_string(),
+    };
+    for name in ["html", "json", "text"] {
+        let format = find(name)?;
+        let text = stopwatch::timed(&format!("- render {name}"), || format.write(&story));
+        println!("{name}: {:.1} kB", text.len() as f64 / 1e3);
+    }
+    stopwatch::peak("rendered");
     Ok(())
 }
 
@@ -87,10 +112,22 @@ mod stopwatch {
         first.and_then(|s| s.parse().ok()).unwrap_or(f64::NAN)
     }
 
+    /// Processor seconds of this process's threads, the ended ones included, in steps of 10 ms.
+    fn processor_s() -> f64 {
+        let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        // The second field is a name in brackets that may hold spaces; user and system ticks are 14th and 15th.
+        let (_, fields) = text.rsplit_once(')').unwrap_or_default();
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        ticks
+            .map(|t| t.parse::<f64>().unwrap_or(f64::NAN) / 100.0)
+            .sum()
+    }
+
     pub fn timed<T>(what: &str, work: impl FnOnce() -> T) -> T {
-        let start_s = uptime_s();
+        let (wall_s, busy_s) = (uptime_s(), processor_s());
         let result = work();
-        println!("{what}: {:.2} s", uptime_s() - start_s);
+        let (wall_s, busy_s) = (uptime_s() - wall_s, processor_s() - busy_s);
+        println!("{what}: {wall_s:.2} s, processor {busy_s:.2} s");
         result
     }
 

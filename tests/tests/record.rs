@@ -9,6 +9,8 @@
 
 #[path = "record/disk.rs"]
 mod disk;
+#[path = "record/reading.rs"]
+mod reading;
 #[path = "record/run.rs"]
 mod run;
 #[path = "record/sealing.rs"]

@@ -21,10 +21,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// Rows of one frame at most.
-const BATCH_ROWS: usize = 16_384;
-/// Frames decoded ahead of the reader.
-const FRAMES_AHEAD: usize = 4;
+/// Rows of one frame at most: a table's batch then fits the processor's own cache.
+pub const BATCH_ROWS: usize = 4096;
+/// Batches decoded ahead of the reader.
+const BATCHES_AHEAD: usize = 4;
 
 /// All of a run but its rows; `events.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -149,7 +149,7 @@ impl Record {
 
     /// All frames: the opening one, tables, events, steps, operations, samples table by table, the closing one.
     ///
-    /// Rows are decoded on a thread of their own, a few frames ahead.
+    /// Rows are decoded on a thread of their own, a few batches ahead.
     pub fn frames(&self) -> Frames {
         let declared: Vec<Frame> = self.declarations().collect();
         let closed = self
@@ -162,12 +162,13 @@ impl Record {
             files: self.manifest.files.clone(),
             tables: self.story.tables.clone(),
         };
-        let (sender, receiver) = sync_channel(FRAMES_AHEAD);
+        let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         let thread = std::thread::spawn(move || rows.send_all(&sender));
         Frames {
             source: Source::Sealed {
                 declared: declared.into_iter(),
                 rows: Some((receiver, thread)),
+                ready: Vec::new().into_iter(),
                 closed,
                 dir: self.dir.clone(),
             },
@@ -231,7 +232,11 @@ struct Rows {
     tables: Vec<Table>,
 }
 
-type Sender = SyncSender<Result<Frame, StoreError>>;
+/// What one batch of rows becomes. It travels whole: the devices' steps lie row by row beside each other, so
+/// that a batch of them is thousands of frames, and waking the reader for each would cost more than the rest.
+type Batch = Vec<Frame>;
+
+type Sender = SyncSender<Result<Batch, StoreError>>;
 
 impl Rows {
     fn send_all(&self, sender: &Sender) {
@@ -264,7 +269,7 @@ impl Rows {
         name: &str,
         specs: Vec<Spec>,
         sender: &Sender,
-        frames: impl Fn(Vec<Column>, usize) -> Vec<Frame>,
+        frames: impl Fn(Vec<Column>, usize) -> Batch,
     ) -> Result<(), StoreError> {
         let entry = self.files.iter().find(|f| f.name == name);
         let entry = entry.ok_or_else(|| {
@@ -272,10 +277,8 @@ impl Rows {
         })?;
         let mut reader = SheetReader::open(&self.dir, entry, specs)?;
         while let Some((columns, rows)) = reader.batch(BATCH_ROWS)? {
-            for frame in frames(columns, rows) {
-                if sender.send(Ok(frame)).is_err() {
-                    return Ok(());
-                }
+            if sender.send(Ok(frames(columns, rows))).is_err() {
+                return Ok(());
             }
         }
         Ok(())
@@ -289,13 +292,15 @@ pub struct Frames {
 }
 
 /// Decoded rows, and the thread that decodes them.
-type Decoder = (Receiver<Result<Frame, StoreError>>, JoinHandle<()>);
+type Decoder = (Receiver<Result<Batch, StoreError>>, JoinHandle<()>);
 
 #[derive(Debug)]
 enum Source {
     Sealed {
         declared: std::vec::IntoIter<Frame>,
         rows: Option<Decoder>,
+        /// What is left of the batch taken last.
+        ready: std::vec::IntoIter<Frame>,
         closed: Option<Box<Frame>>,
         dir: PathBuf,
     },
@@ -313,12 +318,13 @@ impl Iterator for Frames {
             Source::Sealed {
                 declared,
                 rows,
+                ready,
                 closed,
                 dir,
             } => {
                 let declared = declared.next().map(Ok);
                 declared
-                    .or_else(|| next_row(rows, dir))
+                    .or_else(|| next_row(ready, rows, dir))
                     .or_else(|| closed.take().map(|c| Ok(*c)))
             }
         };
@@ -329,10 +335,22 @@ impl Iterator for Frames {
     }
 }
 
-fn next_row(rows: &mut Option<Decoder>, dir: &Path) -> Option<Result<Frame, StoreError>> {
-    let (receiver, _) = rows.as_ref()?;
-    if let Ok(next) = receiver.recv() {
-        return Some(next);
+fn next_row(
+    ready: &mut std::vec::IntoIter<Frame>,
+    rows: &mut Option<Decoder>,
+    dir: &Path,
+) -> Option<Result<Frame, StoreError>> {
+    loop {
+        if let Some(frame) = ready.next() {
+            return Some(Ok(frame));
+        }
+        let (receiver, _) = rows.as_ref()?;
+        match receiver.recv() {
+            Ok(Ok(batch)) => *ready = batch.into_iter(),
+            Ok(Err(error)) => return Some(Err(error)),
+            // The decoder is done, or dead.
+            Err(_) => break,
+        }
     }
     let (_, thread) = rows.take()?;
     // A decoder that gives up on hostile bytes by a panic ends its thread and nothing else.

@@ -165,30 +165,35 @@ fn origin(columns: &[Column], row: usize) -> (u32, bool) {
     (small(columns, 0, row), clock)
 }
 
-fn runs(columns: &[Column], rows: usize, mut take: impl FnMut(&mut Steps, usize)) -> Vec<Steps> {
+/// One frame for each stretch of rows of one device; `fill` gets the frame and its rows.
+fn runs(
+    columns: &[Column],
+    rows: usize,
+    mut fill: impl FnMut(&mut Steps, std::ops::Range<usize>),
+) -> Vec<Steps> {
     let mut frames: Vec<Steps> = Vec::new();
-    for row in 0..rows {
-        let (device, device_clock) = origin(columns, row);
-        let same = |f: &Steps| f.device == device && f.device_clock == device_clock;
-        if !frames.last().is_some_and(same) {
-            frames.push(Steps {
-                device,
-                device_clock,
-                rows: Vec::new(),
-                ops: Vec::new(),
-            });
-        }
-        if let Some(frame) = frames.last_mut() {
-            take(frame, row);
-        }
+    let mut from = 0;
+    while from < rows {
+        let (device, device_clock) = origin(columns, from);
+        let same = |row: &usize| origin(columns, *row) == (device, device_clock);
+        let to = from + (from..rows).take_while(same).count();
+        let mut frame = Steps {
+            device,
+            device_clock,
+            rows: Vec::new(),
+            ops: Vec::new(),
+        };
+        fill(&mut frame, from..to);
+        frames.push(frame);
+        from = to;
     }
     frames
 }
 
 /// Rows of `steps.parquet` as frames: neighbours of one device in one frame, their order kept.
 pub fn take_steps(columns: &[Column], rows: usize) -> Vec<Steps> {
-    runs(columns, rows, |frame, row| {
-        frame.rows.push(StepRow {
+    runs(columns, rows, |frame, range| {
+        let step = |row| StepRow {
             seq: long(columns, 2, row),
             segment: small(columns, 3, row),
             due_ns: long(columns, 4, row),
@@ -205,19 +210,21 @@ pub fn take_steps(columns: &[Column], rows: usize) -> Vec<Steps> {
             memory_bytes: long(columns, 15, row),
             memory_ns: long(columns, 16, row),
             skew_ns: long(columns, 17, row),
-        });
+        };
+        frame.rows = range.map(step).collect();
     })
 }
 
 /// Rows of `ops.parquet` as frames without steps, their order kept.
 pub fn take_ops(columns: &[Column], rows: usize) -> Vec<Steps> {
-    runs(columns, rows, |frame, row| {
-        frame.ops.push(OpRow {
+    runs(columns, rows, |frame, range| {
+        let op = |row| OpRow {
             seq: long(columns, 2, row),
             start_ns: long(columns, 3, row),
             end_ns: long(columns, 4, row),
             bytes: long(columns, 5, row),
-        });
+        };
+        frame.ops = range.map(op).collect();
     })
 }
 
