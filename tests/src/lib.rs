@@ -12,6 +12,7 @@
 pub mod component;
 pub mod hostile;
 pub mod program;
+pub mod synthetic;
 pub mod tidy;
 
 pub use component::{Component, REQUIRE_ALL};

@@ -1,0 +1,96 @@
+//! Every criterion of every built-in profile can pass, can fail, and is inconclusive without its evidence.
+//!
+//! The list is read from the profiles, so a criterion that is added without a fixture (`criteria/fixture.rs`)
+//! fails here with its name. Records are invented ([`hallmark_tests::synthetic`]), the judge is the real one.
+#![expect(
+    clippy::expect_used,
+    reason = "a test, and what it is built of, fails by a panic"
+)]
+
+#[path = "criteria/change.rs"]
+mod change;
+#[path = "criteria/fixture.rs"]
+mod fixture;
+
+use fixture::good;
+use hallmark_profiles::profile::{self, BUILT_IN};
+use hallmark_results::verdict::{Finding, Outcome};
+use hallmark_tests::synthetic::{criteria, finding};
+
+/// Says for each criterion of each profile what is wrong with it, and fails with all of it.
+fn each(wrong: impl Fn(&fixture::Case) -> Option<String>) {
+    let mut all = Vec::new();
+    for (name, _) in BUILT_IN {
+        let loaded = profile::load(name).expect("a built-in profile");
+        for criterion in criteria(&loaded.profile) {
+            let case = fixture::Case {
+                profile: name,
+                phase: fixture::phase(&loaded.profile, &criterion),
+                criterion,
+            };
+            let complaint = wrong(&case);
+            all.extend(complaint.map(|c| format!("{name}/{}: {c}", case.criterion.name)));
+        }
+    }
+    assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+fn told(f: &Finding) -> String {
+    format!("{:?}: {}", f.outcome, f.why)
+}
+
+#[test]
+fn every_criterion_of_every_profile_passes_where_all_is_well() {
+    for (name, _) in BUILT_IN {
+        let loaded = profile::load(name).expect("a built-in profile");
+        let verdict = good(name, &loaded.profile).judge();
+        let short: Vec<_> = verdict
+            .findings
+            .iter()
+            .filter(|f| f.outcome != Outcome::Passed)
+            .map(|f| format!("{name}/{}: {}", f.criterion.name, told(f)))
+            .collect();
+        assert!(short.is_empty(), "{}", short.join("\n"));
+        let all = criteria(&loaded.profile).len();
+        assert_eq!(verdict.findings.len(), all, "{name}");
+    }
+}
+
+#[test]
+fn every_criterion_of_every_profile_fails_where_it_does_not_hold() {
+    each(|case| {
+        let Some(record) = case.failing() else {
+            return Some("has no record on which it fails; add one".to_owned());
+        };
+        let verdict = record.judge();
+        let found = finding(&verdict, &case.criterion.name);
+        (found.outcome != Outcome::Failed || verdict.outcome != Outcome::Failed)
+            .then(|| told(found))
+    });
+}
+
+#[test]
+fn no_criterion_of_any_profile_is_decided_without_its_evidence() {
+    each(|case| {
+        let Some(record) = case.missing() else {
+            return Some("has no record that lacks its evidence; add one".to_owned());
+        };
+        let verdict = record.judge();
+        let found = finding(&verdict, &case.criterion.name);
+        (found.outcome != Outcome::Inconclusive || verdict.outcome == Outcome::Passed)
+            .then(|| told(found))
+    });
+}
+
+#[test]
+fn three_days_on_a_whole_hall_accept_the_site_and_no_shorter_run_does() {
+    let verdict = hallmark_tests::synthetic::record("hall-acceptance").judge();
+    assert_eq!(verdict.word(), "ACCEPTED", "{}", verdict.sentence);
+    let loaded = profile::load("hall-acceptance").expect("a built-in profile");
+    let verdict = good("hall-acceptance", &loaded.profile).judge();
+    assert_eq!(
+        (verdict.outcome, verdict.word()),
+        (Outcome::Passed, "PASSED"),
+        "what the command line shortened accepts no site"
+    );
+}
