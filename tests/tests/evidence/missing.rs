@@ -1,0 +1,169 @@
+//! Evidence that is not there.
+
+use super::{changed, judged, not_passed, samples};
+use hallmark_profiles::metric::Metric;
+use hallmark_results::frame::{Event, Frame, What};
+use hallmark_results::verdict::{Outcome, judge};
+use hallmark_tests::synthetic::{Place, finding, fold, of, record};
+
+#[test]
+fn a_device_without_the_sensor_that_its_peers_have_passes_no_gate_that_rests_on_it() {
+    for (metric, gate) in [(Metric::ThrottleFrac, "throttling"), (Metric::Ecc, "ecc")] {
+        let verdict = record("burn-in").without(metric, &Place::Device(3)).judge();
+        not_passed(&verdict, &[gate]);
+        assert_ne!(verdict.outcome, Outcome::Passed, "{metric}");
+    }
+}
+
+#[test]
+fn a_counter_that_was_read_once_shows_no_growth() {
+    let once = record("burn-in").series(Metric::Ecc, Place::Device(3), |m| {
+        // The only reading of the phase, at its end: whatever was counted before is in it.
+        if m.phase == "train" && m.progress > 0.998 {
+            9.0
+        } else {
+            f64::NAN
+        }
+    });
+    not_passed(&once.judge(), &["ecc"]);
+}
+
+#[test]
+fn errors_between_the_last_reading_before_a_phase_and_the_first_inside_it_are_not_lost() {
+    let jump = record("burn-in").series(Metric::Ecc, Place::Device(3), |m| {
+        if m.phase == "train" || m.phase == "steady" {
+            9.0
+        } else {
+            7.0
+        }
+    });
+    not_passed(&jump.judge(), &["ecc"]);
+}
+
+#[test]
+fn where_nothing_was_audited_the_integrity_of_the_site_is_unknown() {
+    let text = "name = \"integrity\"\nmetric = \"audit_errors\"\nscope = \"gpu\"";
+    let site = changed("burn-in", text, &text.replace("gpu", "site"));
+    let verdict = of(&site, 8)
+        .steps(|_, _, row| {
+            row.audited = 0;
+            row.audited_flop = 0.0;
+            true
+        })
+        .judge();
+    not_passed(&verdict, &["integrity"]);
+}
+
+#[test]
+fn devices_that_all_did_nothing_pass_no_gate_that_compares_them() {
+    let verdict = record("burn-in")
+        .steps(|m, _, _| m.phase != "steady")
+        .judge();
+    not_passed(&verdict, &["throughput", "floor"]);
+}
+
+#[test]
+fn a_device_that_did_nothing_leaves_the_figures_of_the_site_unknown() {
+    let silent = record("soak")
+        .hours(2.0)
+        .steps(|m, d, _| m.phase != "train" || d != 3);
+    not_passed(&silent.judge(), &["variation", "stability"]);
+}
+
+#[test]
+fn a_device_that_cannot_be_compared_is_not_among_those_that_may_miss() {
+    let share = changed("burn-in", "allowed_share = 0.01", "allowed_share = 0.5");
+    let verdict = of(&share, 8).named(3, "some other model").judge();
+    not_passed(&verdict, &["throughput"]);
+}
+
+#[test]
+fn a_warm_up_that_ended_without_a_word_is_not_steady() {
+    let silent = record("burn-in").keep(|f| {
+        !matches!(
+            f,
+            Frame::Event(Event {
+                what: What::Steady,
+                ..
+            })
+        )
+    });
+    assert_ne!(silent.judge().outcome, Outcome::Passed);
+}
+
+#[test]
+fn a_phase_without_length_shows_nothing() {
+    let mut frames = record("burn-in").frames();
+    let begins = |f: &Frame, wanted: u32| match f {
+        Frame::Event(Event {
+            at_ns,
+            what: What::Segment { index },
+            ..
+        }) if *index == wanted => Some(*at_ns),
+        _ => None,
+    };
+    let Some(Frame::Opened(opened)) = frames.first() else {
+        panic!("no opening frame");
+    };
+    let schedule = &opened.plan.schedule;
+    let train = schedule
+        .iter()
+        .position(|s| s.name == "train")
+        .expect("a phase") as u32;
+    let next = frames
+        .iter()
+        .find_map(|f| begins(f, train + 1))
+        .expect("a phase");
+    for frame in &mut frames {
+        if begins(frame, train).is_some()
+            && let Frame::Event(event) = frame
+        {
+            event.at_ns = next;
+        }
+    }
+    let verdict = judge(&fold(&frames));
+    let of_train = [
+        "duration",
+        "telemetry",
+        "telemetry-gap",
+        "variation",
+        "throttling",
+        "ecc",
+        "idle-gap",
+        "stragglers",
+    ];
+    not_passed(&verdict, &of_train);
+}
+
+#[test]
+fn a_burst_of_samples_does_not_make_up_for_a_silence() {
+    let verdict = judged(&record("smoke"), |frame| {
+        if let Some(samples) = samples(frame)
+            && let (Some(first), Some(last)) =
+                (samples.at_ns.first().copied(), samples.at_ns.last())
+        {
+            // All that a segment has to tell, told in its first tenth.
+            let from = first;
+            assert!(*last >= from);
+            for at in &mut samples.at_ns {
+                *at = from + (*at - from) / 10;
+            }
+        }
+    });
+    not_passed(&verdict, &["telemetry"]);
+}
+
+#[test]
+fn a_lost_power_sensor_is_inconclusive_never_rejected() {
+    let lost = record("burn-in").hide(Metric::PowerDraw, |m| {
+        m.phase == "train" && (0.2..0.5).contains(&m.progress)
+    });
+    let verdict = lost.judge();
+    let telemetry = finding(&verdict, "telemetry");
+    assert_eq!(
+        (verdict.outcome, telemetry.outcome),
+        (Outcome::Inconclusive, Outcome::Inconclusive),
+        "{}",
+        telemetry.why
+    );
+}
