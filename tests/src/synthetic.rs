@@ -395,6 +395,6 @@ pub fn finding<'a>(verdict: &'a Verdict, criterion: &str) -> &'a Finding {
 #[must_use]
 pub fn criteria(profile: &profile::Profile) -> Vec<Criterion> {
     let stated = profile.criteria.clone();
-    let implied = hallmark_results::verdict::implied::criteria(&stated);
+    let implied = hallmark_results::verdict::implied::always(&stated);
     [stated, implied].concat()
 }

@@ -10,36 +10,51 @@ use hallmark_profiles::metric::Metric;
 use hallmark_profiles::quantity::Quantity;
 use hallmark_profiles::units::Unit;
 
-/// Criteria that hold unless the profile states its own for the metric and scope.
+/// Criteria that hold unless the profile states its own for the metric.
 pub fn criteria(standing: &Standing) -> Vec<Criterion> {
     let stated = &standing.profile().criteria;
-    let at = |value: f64, unit: Unit| Some(Quantity::new(value, unit));
-    let most = |name: &str, metric, scope, side| Criterion {
+    [always(stated), where_seen(standing)].concat()
+}
+
+/// At most none of something, over the run.
+fn none_of(name: &str, metric: Metric, scope: Scope, side: Side) -> Criterion {
+    Criterion {
         name: name.to_owned(),
         metric,
         scope,
         statistic: Statistic::Total,
         relative_to: Reference::Absolute,
         at_least: None,
-        at_most: at(0.0, Unit::Count),
+        at_most: Some(Quantity::new(0.0, Unit::Count)),
         allowed_share: 0.0,
         min_samples: 0,
         phase: None,
         side,
         remedy: None,
-    };
+    }
+}
+
+/// What every run must show.
+pub fn always(stated: &[Criterion]) -> Vec<Criterion> {
     let all = [
         Criterion {
-            at_least: at(1.0, Unit::One),
+            at_least: Some(Quantity::new(1.0, Unit::One)),
             at_most: None,
             statistic: Statistic::Min,
-            ..most("self-test", Metric::SelfTest, Scope::Gpu, Side::Harness)
+            ..none_of("self-test", Metric::SelfTest, Scope::Gpu, Side::Harness)
         },
-        most("inventory", Metric::Inventory, Scope::Site, Side::It),
-        most("failures", Metric::Failures, Scope::Site, Side::It),
-        most("integrity", Metric::AuditErrors, Scope::Gpu, Side::It),
+        none_of("inventory", Metric::Inventory, Scope::Site, Side::It),
+        none_of("failures", Metric::Failures, Scope::Site, Side::It),
+        none_of("integrity", Metric::AuditErrors, Scope::Gpu, Side::It),
     ];
-    let mut all = Vec::from(all);
+    let missing = |c: &Criterion| !stated.iter().any(|s| s.metric == c.metric);
+    all.into_iter().filter(missing).collect()
+}
+
+/// What a run must show whose sensors could see it.
+fn where_seen(standing: &Standing) -> Vec<Criterion> {
+    let stated = &standing.profile().criteria;
+    let mut all = Vec::new();
     let gives = |m: Metric| {
         let mut series = standing.tables().iter().flat_map(|t| &t.table.series);
         series.any(|s| s.metric == m)
@@ -50,14 +65,12 @@ pub fn criteria(standing: &Standing) -> Vec<Criterion> {
         ("ecc", Metric::Ecc),
         ("row-remap", Metric::RowRemap),
     ] {
-        if gives(metric) {
-            all.push(most(name, metric, Scope::Site, Side::It));
+        if gives(metric) && !stated.iter().any(|s| s.metric == metric) {
+            all.push(none_of(name, metric, Scope::Site, Side::It));
         }
     }
-    let missing = |c: &Criterion| !stated.iter().any(|s| s.metric == c.metric);
-    let mut all: Vec<_> = all.into_iter().filter(missing).collect();
     if settings::are_comparable(standing) {
-        let mut alike = most("settings", Metric::Inventory, Scope::Gpu, Side::It);
+        let mut alike = none_of("settings", Metric::Inventory, Scope::Gpu, Side::It);
         let remedy = "Bring the setting into line with the other devices', or replace the device, and run again.";
         alike.remedy = Some(remedy.to_owned());
         all.push(alike);
