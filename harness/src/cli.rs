@@ -1,5 +1,7 @@
 //! The command line: names, defaults and help. It decides nothing about a run.
 
+use crate::exit::Failure;
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hallmark_profiles::quantity::Time;
 use std::path::PathBuf;
@@ -12,7 +14,42 @@ pub struct Cli {
     pub command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 accepted · 1 rejected · 2 usage or profile error · 3 inconclusive · 4 the run itself broke";
+/// Reads the command line; prints help and version itself, for that is what they are asked for.
+///
+/// # Errors
+/// [`Failure`] with exit 2: one line, as any other refusal is.
+pub fn parse() -> Result<Command, Failure> {
+    match Cli::try_parse() {
+        Ok(cli) => Ok(cli.command),
+        Err(error) => match error.kind() {
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.exit(),
+            _ => Err(Failure::usage(one_line(&error.to_string()))),
+        },
+    }
+}
+
+/// What is wrong and what may help, without the usage that `--help` shows.
+fn one_line(told: &str) -> String {
+    let told = told.strip_prefix("error: ").unwrap_or(told);
+    let paragraphs = told.split("\n\n").map(|paragraph| {
+        let lines: Vec<&str> = paragraph.lines().map(str::trim).collect();
+        lines.join(" ")
+    });
+    let wanted = paragraphs.filter(|p| !p.starts_with("Usage:") && !p.is_empty());
+    let said: Vec<String> = wanted
+        .map(|p| {
+            p.replacen("For more information, try", "see", 1)
+                .replacen("tip: ", "", 1)
+                .trim_end_matches('.')
+                .to_owned()
+        })
+        .collect();
+    said.join("; ")
+}
+
+const EXIT_CODES: &str = "Begin with `hallmark run`: about a minute of load on this machine, then a verdict and a report.\n\nExit codes: 0 accepted · 1 rejected · 2 usage or profile error · 3 inconclusive · 4 the run itself broke";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -66,13 +103,14 @@ pub struct Run {
         value_name = "LIST"
     )]
     pub devices: Vec<String>,
-    /// Measure for this long in all, e.g. 10min [default: the profile's]
-    #[arg(long, value_name = "TIME")]
+    /// Scale all phases to this long together, e.g. 10min; then no site is accepted [default: the profile's]
+    // A minus is part of a time that is refused for it, and no option.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub duration: Option<Time>,
     /// Write the record and the report into this new folder [default: runs/<id>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Choose operands, audits and sampling dither by this seed [default: the profile's]
+    /// Choose operands, audits and dither by this seed; then no site is accepted [default: the profile's]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Keep this remark in the record and on the report, e.g. a work order
@@ -87,7 +125,7 @@ pub struct Run {
 
 #[derive(Debug, Args)]
 pub struct Show {
-    /// How to show progress
+    /// Show progress in this way
     #[arg(long, value_enum, default_value = "auto")]
     pub ui: Ui,
     /// Load NVML from this file instead of the driver's usual place
@@ -97,7 +135,7 @@ pub struct Show {
 
 #[derive(Debug, Args)]
 pub struct Resume {
-    /// Folder of the run
+    /// Folder of the run, e.g. runs/20260302-060000-smoke
     pub run: PathBuf,
     #[command(flatten)]
     pub show: Show,
@@ -105,7 +143,7 @@ pub struct Resume {
 
 #[derive(Debug, Args)]
 pub struct Seal {
-    /// Folder of the run
+    /// Folder of the run, e.g. runs/20260302-060000-smoke
     pub run: PathBuf,
 }
 
@@ -121,27 +159,27 @@ pub struct Inspect {
 
 #[derive(Debug, Args)]
 pub struct Judge {
-    /// Folder of the record
+    /// Folder of the run or of its sealed record
     pub record: PathBuf,
-    /// Refuse the record unless its head is this one, noted when the run ended
+    /// Refuse the record unless its head is this one, which the run printed at its end
     #[arg(long, value_name = "HEX")]
     pub expect_head: Option<String>,
-    /// Report format to print
+    /// Print the report in this format: text, json, junit, markdown or html
     #[arg(long, default_value = "text", value_name = "FORMAT")]
     pub format: String,
 }
 
 #[derive(Debug, Args)]
 pub struct Report {
-    /// Folder of the record
+    /// Folder of the run or of its sealed record
     pub record: PathBuf,
-    /// text, json, junit, markdown or html
+    /// Write this format: text, json, junit, markdown or html
     #[arg(long, default_value = "html", value_name = "FORMAT")]
     pub format: String,
     /// Write to this file instead of standard output
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Say on the report that the record's head is this one
+    /// Refuse the record unless its head is this one, and say on the report that it is
     #[arg(long, value_name = "HEX")]
     pub expect_head: Option<String>,
 }
@@ -162,4 +200,23 @@ pub enum Profiles {
     },
     /// Print the JSON Schema of profiles, for editors
     Schema,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_several_paragraphs_becomes_one_line_without_the_usage() {
+        let told = Cli::try_parse_from(["hallmark", "runn"]).unwrap_err();
+        assert_eq!(
+            one_line(&told.to_string()),
+            "unrecognized subcommand 'runn'; a similar subcommand exists: 'run'; see '--help'"
+        );
+        let told = Cli::try_parse_from(["hallmark", "run", "--ui", "loud"]).unwrap_err();
+        assert_eq!(
+            one_line(&told.to_string()),
+            "invalid value 'loud' for '--ui <UI>' [possible values: auto, live, plain, json]; see '--help'"
+        );
+    }
 }

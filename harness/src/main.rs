@@ -1,15 +1,13 @@
 //! hallmark: parse, do, exit.
 
-use clap::Parser;
-use hallmark::cli::Cli;
-use hallmark::command;
+use hallmark::{cli, command};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     // Mesa's device selection would reorder adapters by the desktop's wish and asks a display server for it.
     // SAFETY: no other thread runs yet.
     unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
-    match command::execute(Cli::parse().command) {
+    match cli::parse().and_then(command::execute) {
         Ok(exit) => exit.into(),
         Err(failure) => {
             eprintln!("hallmark: {}", failure.message);

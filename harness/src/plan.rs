@@ -6,16 +6,22 @@
 use hallmark_kernels::audit;
 use hallmark_kernels::device::DeviceInfo;
 use hallmark_profiles::profile::{Load, Loaded, Mode, Model, Pattern, Phase, Profile};
-use hallmark_profiles::quantity::Time;
+use hallmark_profiles::quantity::{Size, Time};
 use hallmark_profiles::sku;
-use hallmark_profiles::units::Bytes;
+use hallmark_profiles::units::{Bytes, Unit, human};
 use hallmark_profiles::workload::{Bucket, Dtype, Gemm, Parts, StepSpec};
 use hallmark_results::frame::Provenance;
 use hallmark_results::plan::{Plan, PlannedDevice, Segment, SegmentKind};
 use std::time::Duration;
 
+mod length;
+
+use length::{PHASE_MIN_MS, shorten};
+
 /// Matmuls in one step of a steady or pulse phase.
 const STEADY_MATMULS: usize = 8;
+/// Most buckets of one step: beyond it their number, not their bytes, would be measured.
+const BUCKETS_MAX: usize = 65_536;
 
 /// What the command line changed, and what only the machine knows.
 #[derive(Clone, Debug, Default)]
@@ -31,14 +37,16 @@ pub struct Settings {
 /// A profile that cannot run on these devices.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum PlanError {
-    #[error("{profile} needs one of {wanted}, and no one of them is on every device: {had}")]
+    #[error("no element type that {profile} asks for ({wanted}) is on every device: {had}")]
     Dtype {
         profile: String,
         wanted: String,
         had: String,
     },
     #[error(
-        "{device} has {free} free, the profile's step needs {need} (largest matmul {largest}); use smaller matmuls or stop other jobs"
+        "{device} has {} free, the profile's steps need {} (largest matmul {largest}); use smaller matmuls or stop other jobs",
+        whole_mebibytes(*free),
+        whole_mebibytes(*need)
     )]
     Memory {
         device: String,
@@ -53,14 +61,23 @@ pub enum PlanError {
         k_max: u64,
     },
     #[error(
-        "a run of {asked} is too short: its phase `{phase}` would last {short:?}; use at least {least:?}"
+        "a step would all-reduce {bytes} in more than {BUCKETS_MAX} buckets of {bucket}; use a larger `bucket`"
+    )]
+    Buckets { bytes: Bytes, bucket: Size },
+    #[error(
+        "a run of {asked} is too short: its phase `{phase}` would last {short}, and no phase may last less than {PHASE_MIN_MS} ms; use at least {least}"
     )]
     TooShort {
         asked: Time,
         phase: String,
-        short: Duration,
-        least: Duration,
+        short: String,
+        least: String,
     },
+}
+
+/// Rounded so that both sides of a comparison are said in powers of 1024.
+fn whole_mebibytes(size: Bytes) -> String {
+    human((size.0 >> 20 << 20) as f64, Unit::Byte)
 }
 
 /// The plan for `loaded` on `devices`.
@@ -89,7 +106,7 @@ pub fn make(
         fit(&mut profile.load, target.duration(), rate, dtype, devices);
     }
     let (steps, step_of) = steps(&profile, dtype, devices.len());
-    check(&steps, devices)?;
+    check(&steps, &profile.load, devices)?;
     Ok(Plan {
         profile_text: loaded.text.clone(),
         profile_origin: loaded.origin.clone(),
@@ -136,29 +153,6 @@ fn planned(device: &DeviceInfo, node: &str) -> PlannedDevice {
     }
 }
 
-/// Scales all phases so that together they last `total`.
-fn shorten(profile: &mut Profile, total: Time) -> Result<(), PlanError> {
-    let planned: Duration = profile
-        .load
-        .phases
-        .iter()
-        .map(|p| p.duration.duration())
-        .sum();
-    let factor = total.duration().as_secs_f64() / planned.as_secs_f64();
-    let least = Duration::from_millis(200);
-    for phase in &mut profile.load.phases {
-        let short = phase.duration.duration().mul_f64(factor);
-        let scaled = Time::new(short).filter(|_| short >= least);
-        phase.duration = scaled.ok_or_else(|| PlanError::TooShort {
-            asked: total,
-            phase: phase.name.clone(),
-            short,
-            least,
-        })?;
-    }
-    Ok(())
-}
-
 fn dtype(profile: &Profile, devices: &[DeviceInfo]) -> Result<Dtype, PlanError> {
     let on_all = |d: &&Dtype| devices.iter().all(|device| device.dtypes.contains(d));
     let names = |list: &[Dtype]| list.iter().map(|d| d.name()).collect::<Vec<_>>().join(", ");
@@ -185,7 +179,8 @@ fn fit(load: &mut Load, target: Duration, rate: f64, dtype: Dtype, devices: &[De
     let memory = devices.iter().map(|d| d.memory.0).min().unwrap_or(0);
     let (model, matmul) = (load.model, load.matmul);
     for exponent in (-5_i32..=6).rev() {
-        let scaled = |x: u32| (f64::from(x) * 2_f64.powi(exponent)).max(1.0) as u32;
+        // Four times a dimension still fits 32 bits, however large the profile's own is.
+        let scaled = |x: u32| (f64::from(x) * 2_f64.powi(exponent)).clamp(1.0, 1e9) as u32;
         load.model = model.map(|m| Model {
             hidden: scaled(m.hidden),
             ffn: scaled(m.ffn),
@@ -195,7 +190,11 @@ fn fit(load: &mut Load, target: Duration, rate: f64, dtype: Dtype, devices: &[De
         load.matmul = matmul.map(|g| Gemm::new(scaled(g.m), scaled(g.n), scaled(g.k)));
         let training = load.model.map(|m| training(load, &m, dtype, 0));
         let steady = load.matmul.map(|g| steady(load, g, dtype, 0));
-        let fits = |spec: &StepSpec| spec.flop().0 <= budget && spec.footprint().0 < memory / 2;
+        let fits = |spec: &StepSpec| {
+            spec.flop().0 <= budget
+                && spec.footprint().0 < memory / 2
+                && spec.buckets.len() <= BUCKETS_MAX
+        };
         if training.iter().chain(&steady).all(fits) {
             return;
         }
@@ -277,9 +276,10 @@ fn training(load: &Load, model: &Model, dtype: Dtype, seed: u64) -> StepSpec {
             gemms.push(Gemm::new(t, i, o));
             gemms.push(Gemm::new(i, o, t));
             let count = u64::from(i) * u64::from(o);
-            parameters += count;
-            pending += 4 * count;
-            while pending >= load.bucket.bytes().0 {
+            parameters = parameters.saturating_add(count);
+            pending = pending.saturating_add(count.saturating_mul(4));
+            // One more than there may be is enough to refuse them.
+            while pending >= load.bucket.bytes().0 && buckets.len() <= BUCKETS_MAX {
                 pending -= load.bucket.bytes().0;
                 buckets.push(Bucket {
                     bytes: load.bucket.bytes(),
@@ -302,7 +302,7 @@ fn training(load: &Load, model: &Model, dtype: Dtype, seed: u64) -> StepSpec {
     }
 }
 
-fn check(steps: &[StepSpec], devices: &[DeviceInfo]) -> Result<(), PlanError> {
+fn check(steps: &[StepSpec], load: &Load, devices: &[DeviceInfo]) -> Result<(), PlanError> {
     for gemm in steps.iter().flat_map(|s| &s.gemms) {
         let dtype = steps[0].dtype;
         if audit::operand_range(dtype, gemm.k).is_none() {
@@ -313,7 +313,10 @@ fn check(steps: &[StepSpec], devices: &[DeviceInfo]) -> Result<(), PlanError> {
             });
         }
     }
-    let need: u64 = steps.iter().map(|s| s.footprint().0).sum();
+    let need = steps
+        .iter()
+        .map(|s| s.footprint().0)
+        .fold(0, u64::saturating_add);
     let all = steps.iter().flat_map(|s| &s.gemms).copied();
     let largest = all
         .max_by(|a, b| a.flop().0.total_cmp(&b.flop().0))
@@ -333,6 +336,12 @@ fn check(steps: &[StepSpec], devices: &[DeviceInfo]) -> Result<(), PlanError> {
                 largest,
             });
         }
+    }
+    if let Some(step) = steps.iter().find(|s| s.buckets.len() > BUCKETS_MAX) {
+        return Err(PlanError::Buckets {
+            bytes: Bytes(step.parameters.saturating_mul(4)),
+            bucket: load.bucket,
+        });
     }
     Ok(())
 }
@@ -552,8 +561,7 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(
-            error.contains("has 8.00\u{a0}GiB free")
-                || error.contains("free, the profile's step needs"),
+            error.starts_with("cpu0 has 8\u{a0}GiB free, the profile's steps need"),
             "{error}"
         );
     }

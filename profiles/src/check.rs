@@ -36,19 +36,34 @@ pub const FROM_LOAD: [Metric; 26] = [
     Metric::SelfTest,
 ];
 
+/// Metrics that may be looked at and are never judged, and why.
+const NEVER_JUDGED: [(Metric, &str); 1] = [(
+    Metric::KernelRate,
+    "it hides every stall between matmuls; judge matmul_rate, which counts them",
+)];
+
+/// Largest dimension of a model or a matmul: beyond it no device is meant, and products of two dimensions stay far
+/// from the end of 64 bits.
+const DIMENSION_MAX: u32 = 1 << 20;
+/// Most layers of one rank.
+const LAYERS_MAX: u32 = 4_096;
+
 /// Where the n-th line that opens `[[table]]` is; line 1 if there is none.
 fn line_of(text: &str, header: &str, nth: usize) -> usize {
     let mut lines = text.lines().enumerate().filter(|(_, l)| l.trim() == header);
     lines.nth(nth).map_or(1, |(i, _)| i + 1)
 }
 
-/// Where a key first stands at the start of a line.
+/// Where a key first stands: at the start of a line, or within an inline table.
 fn line_of_key(text: &str, key: &str) -> usize {
-    let found = text.lines().position(|l| {
-        let rest = l.trim_start().strip_prefix(key);
-        rest.is_some_and(|r| r.trim_start().starts_with('='))
-    });
-    found.map_or(1, |i| i + 1)
+    let stands = |line: &str| {
+        line.match_indices(key).any(|(at, _)| {
+            let before = line[..at].trim_end();
+            let alone = before.is_empty() || before.ends_with(['{', ',']);
+            alone && line[at + key.len()..].trim_start().starts_with('=')
+        })
+    };
+    text.lines().position(stands).map_or(1, |i| i + 1)
 }
 
 struct Checker<'a> {
@@ -175,10 +190,23 @@ fn load(c: &Checker, load: &Load) -> Result<(), ProfileError> {
         c.key(least > 0, "hidden", || {
             "model dimensions must be at least 1".to_owned()
         })?;
+        let most = model.hidden.max(model.ffn).max(model.tokens);
+        c.key(most <= DIMENSION_MAX, "hidden", || {
+            format!("model dimension {most} is above the most there may be, {DIMENSION_MAX}")
+        })?;
+        c.key(model.layers <= LAYERS_MAX, "layers", || {
+            format!(
+                "{} layers are more than there may be on one rank, {LAYERS_MAX}",
+                model.layers
+            )
+        })?;
     }
     if let Some(g) = load.matmul {
         c.key(g.m.min(g.n).min(g.k) > 0, "matmul", || {
             format!("matmul {g} has a zero dimension")
+        })?;
+        c.key(g.m.max(g.n).max(g.k) <= DIMENSION_MAX, "matmul", || {
+            format!("matmul {g} has a dimension above the most there may be, {DIMENSION_MAX}")
         })?;
     }
     let stop = &load.stop_when;
@@ -273,8 +301,15 @@ fn criterion(
     let name = &criterion.name;
     let metric = criterion.metric;
     let declared = &profile.telemetry.metrics;
+    let refused = NEVER_JUDGED.iter().find(|(never, _)| *never == metric);
+    c.require(refused.is_none(), line, || {
+        let why = refused.map_or("", |(_, why)| why);
+        format!("criterion `{name}`: {metric} is never judged: {why}")
+    })?;
     if !FROM_LOAD.contains(&metric) && !declared.contains(&metric) {
-        let known = FROM_LOAD.iter().chain(declared).map(ToString::to_string);
+        let judged = |m: &&Metric| NEVER_JUDGED.iter().all(|(never, _)| never != *m);
+        let known = FROM_LOAD.iter().chain(declared).filter(judged);
+        let known = known.map(ToString::to_string);
         return Err(ProfileError::Undeclared {
             file: c.origin.to_owned(),
             line,

@@ -282,10 +282,11 @@ pub fn load(name: &str) -> Result<Loaded, ProfileError> {
 pub fn parse(text: &str, origin: &str) -> Result<Loaded, ProfileError> {
     let profile: Profile = toml::from_str(text).map_err(|e| {
         let at = e.span().map_or(0, |span| span.start);
+        let line = line_at(text, at);
         ProfileError::Syntax {
             file: origin.to_owned(),
-            line: line_at(text, at),
-            what: e.message().replace('\n', " "),
+            line,
+            what: plainly(e.message(), text.lines().nth(line - 1).unwrap_or_default()),
         }
     })?;
     crate::check::check(&profile, text, origin)?;
@@ -294,6 +295,28 @@ pub fn parse(text: &str, origin: &str) -> Result<Loaded, ProfileError> {
         origin: origin.to_owned(),
         text: text.to_owned(),
     })
+}
+
+/// A parser's message as one line of visible text, in the words of all other refusals: what is unknown, what is known.
+fn plainly(message: &str, line: &str) -> String {
+    let visible = message.replace('\n', " ");
+    let message: String = visible.chars().filter(|c| !c.is_control()).collect();
+    // The line names what the value was to be: `dtype = ["f31"]`.
+    let key = line.split('=').next().unwrap_or_default().trim();
+    let is_key = |b: u8| b.is_ascii_lowercase() || b == b'_';
+    let of = if line.contains('=') && key.bytes().all(is_key) {
+        key
+    } else {
+        "value"
+    };
+    let said = message
+        .replacen("unknown variant ", &format!("unknown {of} "), 1)
+        .replacen("unknown field ", "unknown key ", 1);
+    if said == message {
+        return message;
+    }
+    said.replacen(", expected one of ", "; known: ", 1)
+        .replacen(", expected ", "; known: ", 1)
 }
 
 /// The 1-based line of a byte offset.
@@ -360,7 +383,16 @@ mod tests {
                 "at_least = \"5 parsecs\"",
                 "unknown unit `parsecs`",
             ),
-            ("dtype = [\"f32\"]", "dtype = [\"f31\"]", "expected one of"),
+            (
+                "dtype = [\"f32\"]",
+                "dtype = [\"f31\"]",
+                "unknown dtype `f31`; known: `f64`, `f32`",
+            ),
+            (
+                "scope = \"gpu\"",
+                "scope = \"gpus\"",
+                "unknown scope `gpus`; known: `gpu`",
+            ),
             ("duration = \"8 s\"", "duration = \"0 s\"", ""),
             ("duration = \"8 s\"", "duration = \"-8 s\"", ""),
             (
@@ -373,7 +405,22 @@ mod tests {
                 "metric = \"rack_density\"",
                 "which this profile never measures; it measures: matmul_rate",
             ),
-            ("seed = 20260301", "sede = 1", "unknown field `sede`"),
+            ("seed = 20260301", "sede = 1", "unknown key `sede`; known: "),
+            (
+                "metric = \"duty\"",
+                "metric = \"kernel_rate\"",
+                "kernel_rate is never judged: it hides every stall",
+            ),
+            (
+                "hidden = 512",
+                "hidden = 4000000000",
+                "above the most there may be",
+            ),
+            (
+                "layers = 2",
+                "layers = 4000000000",
+                "more than there may be",
+            ),
             ("queue_depth = 3", "queue_depth = 9", "must be 2 to 4"),
             ("hidden = 512", "hidden = 0", "at least 1"),
             (
@@ -405,6 +452,14 @@ mod tests {
         let text = BUILT_IN[0].1;
         let at = text.lines().nth(line - 1).unwrap();
         assert!(at.contains("duty"), "{error}: {at}");
+    }
+
+    #[test]
+    fn a_key_of_an_inline_table_is_found_on_its_line() {
+        let error = smoke_with("hidden = 512", "hidden = 4000000000");
+        let line: usize = error.split(':').nth(1).unwrap().parse().unwrap();
+        let at = BUILT_IN[0].1.lines().nth(line - 1).unwrap();
+        assert!(at.starts_with("model = { hidden"), "{error}: {at}");
     }
 
     #[test]

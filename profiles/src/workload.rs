@@ -172,9 +172,23 @@ impl StepSpec {
     /// Device memory the prepared step holds: operand pairs, one C, optimizer state, copy arrays, buckets in and out.
     pub fn footprint(&self) -> Bytes {
         let [a, b, c] = self.largest();
-        let operands = (a + b) * self.dtype.bytes() * u64::from(self.operand_pairs);
-        let buckets: u64 = self.buckets.iter().map(|b| 2 * b.bytes.0).sum();
-        Bytes(operands + c * 4 + self.parameters * 16 + 3 * self.memory.0 + buckets)
+        let times = u64::saturating_mul;
+        // Beyond 64 bits it is more than any device has, which is all that one need know.
+        let operands = times(
+            times(a.saturating_add(b), self.dtype.bytes()),
+            self.operand_pairs.into(),
+        );
+        let buckets = self.buckets.iter().map(|b| times(2, b.bytes.0));
+        let rest = [
+            times(c, 4),
+            times(self.parameters, 16),
+            times(3, self.memory.0),
+        ];
+        Bytes(
+            rest.into_iter()
+                .chain(buckets)
+                .fold(operands, u64::saturating_add),
+        )
     }
 }
 

@@ -70,5 +70,8 @@ addEventListener('keydown', event => { if (event.key === 'Escape') show(x0, x0 +
 addEventListener('beforeprint', () => { show(x0, x0 + wide); hide(); });
 hit.addEventListener('pointerleave', hide);
 const note = document.querySelector('#course .sub');
-if (note) note.append(' Drag to look closer, double-click to return.');
+if (note) {
+  const hint = document.createElement('span');
+  hint.className = 'hint'; hint.textContent = ' Drag to look closer, double-click to return.'; note.append(hint);
+}
 })();

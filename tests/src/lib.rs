@@ -9,9 +9,12 @@
     reason = "tests, and what they are built of, fail by a panic"
 )]
 
+pub mod browser;
 pub mod component;
+pub mod golden;
 pub mod hostile;
 pub mod program;
+pub mod staged;
 pub mod synthetic;
 pub mod tidy;
 

@@ -136,7 +136,12 @@ fn device<'a>(
     let standing = story.standing;
     let run = standing.devices().get(index);
     let said = observations(story, index);
-    let worst = said.iter().max_by_key(|(_, o)| o.outcome);
+    // The first of the worst: findings stand in the order of their weight.
+    let worst = said.iter().rev().max_by_key(|(_, o)| o.outcome);
+    let alike = said
+        .iter()
+        .filter(|(_, o)| o.outcome != Outcome::Passed)
+        .count();
     let found = worst
         .filter(|(_, o)| o.outcome != Outcome::Passed)
         .map(|(f, o)| {
@@ -152,7 +157,12 @@ fn device<'a>(
             } else {
                 words::beside(&o.place, &o.why)
             };
-            format!("{}: {said}", words::spoken(&f.criterion.name))
+            let more = match alike {
+                0 | 1 => String::new(),
+                2 => "; and 1 more gate".to_owned(),
+                more => format!("; and {} more gates", more - 1),
+            };
+            format!("{}: {said}{more}", words::spoken(&f.criterion.name))
         });
     let plan = &standing.opened().plan;
     let peers: Vec<f64> = plan
@@ -407,6 +417,53 @@ pub fn as_found(story: &Story<'_>) -> Vec<Setting> {
         }
     };
     keys.into_iter().map(setting).collect()
+}
+
+/// Faults, wrong results and stops, at the first place that had one, in their order; nothing where all went well.
+pub fn happened(story: &Story<'_>) -> Option<String> {
+    /// Events named before they are counted.
+    const NAMED: usize = 3;
+    let decisive = |e: &&crate::frame::Event| {
+        matches!(
+            e.what,
+            What::Fault { .. }
+                | What::Mismatch { .. }
+                | What::Xid { .. }
+                | What::Stop { .. }
+                | What::NeverSteady { .. }
+        )
+    };
+    let events = || story.standing.events().iter().filter(decisive);
+    let device = events().find_map(|e| e.device);
+    let first = events().find(|e| device.is_none() || e.device == device)?;
+    let there: Vec<_> = events().filter(|e| e.device == first.device).collect();
+    let mut said: Vec<String> = there
+        .iter()
+        .take(NAMED)
+        .filter_map(|e| {
+            let (kind, _) = words::event(&e.what, |id| table_name(story, id))?;
+            Some(format!("{kind} at {}", words::instant(e.at_ns)))
+        })
+        .collect();
+    if there.len() > NAMED {
+        said.push(format!("{} more events", there.len() - NAMED));
+    }
+    let mut others: Vec<_> = events().map(|e| e.device).collect();
+    others.sort_unstable();
+    others.dedup();
+    let more = others.len() - 1;
+    let place = device.map_or_else(String::new, |index| {
+        let planned = story.standing.opened().plan.devices.get(index as usize);
+        let place = planned.map(location).filter(|l| !l.is_empty());
+        let place = place.map_or_else(String::new, |l| format!(" ({l})"));
+        format!("{}{place}: ", device_id(story, device))
+    });
+    let rest = match more {
+        0 => String::new(),
+        1 => "; events at 1 other place".to_owned(),
+        more => format!("; events at {more} other places"),
+    };
+    Some(format!("{place}{}{rest}", said.join(", ")))
 }
 
 /// A device's id, or the node's name where an event concerns no device.

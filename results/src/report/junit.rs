@@ -75,7 +75,10 @@ fn verdict_case(story: &Story<'_>, suite: &str) -> String {
     let mut lines = vec![verdict.sentence.clone()];
     lines.extend(verdict.remarks.iter().cloned());
     let punch = verdict.punch.iter();
-    lines.extend(punch.map(|p| format!("{} {}: {}", words::action(p.action), p.place, p.why)));
+    lines.extend(punch.map(|p| {
+        let why = words::beside(&p.place, &p.why);
+        format!("{} {}: {why}", words::action(p.action), p.place)
+    }));
     let missing = verdict.not_measured.iter();
     lines.extend(missing.map(|n| format!("not measured: {}: {}", n.what, n.why)));
     case(suite, "verdict", verdict.outcome, verdict.word(), &lines)
@@ -83,20 +86,25 @@ fn verdict_case(story: &Story<'_>, suite: &str) -> String {
 
 fn gate_case(story: &Story<'_>, finding: &Finding, suite: &str) -> String {
     let criterion = &finding.criterion;
+    let phase = match finding.phase.as_str() {
+        "" => String::new(),
+        phase => format!(", phase {phase}"),
+    };
     let mut lines = vec![
         finding.why.clone(),
         format!(
-            "{}: {} ({} bounds: {}), limit {}, worst place {}, phase {}",
-            words::figure(criterion),
+            "{}: {} ({} bounds: {}), limit {}, worst place {}{phase}",
+            words::subject(finding),
             words::observed(finding),
             words::confidence(story),
             words::bounds(finding),
             words::limit(finding),
             words::place(finding),
-            finding.phase,
         ),
     ];
-    lines.extend(finding.remedy.clone());
+    // What would help against a miss says nothing where there is none.
+    let missed = finding.outcome != Outcome::Passed;
+    lines.extend(finding.remedy.clone().filter(|_| missed));
     case(
         suite,
         &criterion.name,

@@ -59,6 +59,7 @@ fn head(story: &Story<'_>) -> String {
     }
     lines.extend([markdown(&verdict.sentence), String::new()]);
     lines.push(format!("- {}", words::tally(story)));
+    lines.extend(facts::happened(story).map(|h| format!("- events: {}", markdown(&h))));
     let end = standing
         .closed()
         .map_or_else(|| "not closed".to_owned(), |c| words::utc(&c.utc_end));
@@ -118,7 +119,7 @@ fn gates(story: &Story<'_>) -> String {
             words::glyph(f.outcome),
             words::outcome(f.outcome),
             markdown(&words::spoken(&f.criterion.name)),
-            markdown(&words::figure(&f.criterion)),
+            markdown(&words::subject(f)),
             words::observed(f),
             words::bounds(f),
             words::limit(f),

@@ -147,7 +147,16 @@ pub fn ticks(from: f64, to: f64, count: usize) -> Vec<f64> {
     if !(span.is_finite() && span > 0.0) || count == 0 {
         return Vec::new();
     }
-    let rough = span / count as f64;
+    // One mark alone gives no scale, and no distance by which to choose its digits.
+    [count, 2 * count, 4 * count]
+        .into_iter()
+        .map(|count| round_marks(from, to, count))
+        .find(|marks| marks.len() > 1)
+        .unwrap_or_default()
+}
+
+fn round_marks(from: f64, to: f64, count: usize) -> Vec<f64> {
+    let rough = (to - from) / count as f64;
     let power = 10f64.powf(rough.log10().floor());
     let step = [1.0, 2.0, 2.5, 5.0, 10.0]
         .into_iter()
@@ -290,6 +299,11 @@ mod tests {
     fn ticks_are_round_and_inside() {
         assert_eq!(ticks(0.0, 100.0, 4), [0.0, 25.0, 50.0, 75.0, 100.0]);
         assert_eq!(ticks(0.0, 9.0, 4), [0.0, 2.5, 5.0, 7.5]);
+        assert!(
+            ticks(1.66, 1.72, 3).len() > 1,
+            "a narrow range has a scale too"
+        );
+        assert!(ticks(1.61, 1.79, 2).len() > 1);
         assert!(ticks(3.0, 3.0, 4).is_empty() && ticks(0.0, f64::NAN, 4).is_empty());
         assert_eq!(time_step_ns(60_000_000_000, 8), 10_000_000_000);
         assert_eq!(time_step_ns(72 * 3_600_000_000_000, 8), 43_200_000_000_000);

@@ -291,10 +291,13 @@ fn labelled_lines(story: &Story<'_>, columns: usize, paint: Paint) -> Vec<String
         "cause"
     };
     put(label, &clean(&verdict.sentence));
+    if let Some(happened) = facts::happened(story) {
+        put("events", &happened);
+    }
     let open: Vec<&Finding> = verdict
         .findings
         .iter()
-        .filter(|f| f.outcome != Outcome::Passed && f.why != verdict.sentence)
+        .filter(|f| f.outcome != Outcome::Passed && !verdict.sentence.starts_with(&f.why))
         .collect();
     for (index, finding) in open.iter().take(SHOWN).enumerate() {
         let text = format!(
@@ -305,10 +308,7 @@ fn labelled_lines(story: &Story<'_>, columns: usize, paint: Paint) -> Vec<String
         put(if index == 0 { "why" } else { "" }, &text);
     }
     let next = punch_lines(story);
-    for (index, text) in shortened(&next, "further items: see the report")
-        .iter()
-        .enumerate()
-    {
+    for (index, text) in shortened(&next).iter().enumerate() {
         put(if index == 0 { "next" } else { "" }, text);
     }
     let absent: Vec<String> = verdict
@@ -366,10 +366,10 @@ fn punch_lines(story: &Story<'_>) -> Vec<String> {
     story.verdict.punch.iter().map(line).collect()
 }
 
-fn shortened(lines: &[String], rest: &str) -> Vec<String> {
+fn shortened(lines: &[String]) -> Vec<String> {
     let mut shown: Vec<String> = lines.iter().take(SHOWN).cloned().collect();
     if lines.len() > SHOWN {
-        shown.push(format!("{} {rest}", lines.len() - SHOWN));
+        shown.push(format!("and {} more in the report", lines.len() - SHOWN));
     }
     shown
 }

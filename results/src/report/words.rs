@@ -201,14 +201,30 @@ pub fn bounds(finding: &Finding) -> String {
     }
 }
 
-/// `≥ 95 %`, `≤ 2`, or both.
+/// Whether what the limits are relative to could not be told, so that they are still bare multiples.
+fn is_unresolved(finding: &Finding) -> bool {
+    let criterion = &finding.criterion;
+    let bare = |q: Option<Quantity>| q.and_then(|q| q.in_unit(Unit::One).ok()).map(f64::to_bits);
+    let stands = |v: Option<f64>| v.map(f64::to_bits);
+    criterion.relative_to != Reference::Absolute
+        && bare(criterion.at_least) == stands(finding.at_least)
+        && bare(criterion.at_most) == stands(finding.at_most)
+}
+
+/// `≥ 95 %`, `≤ 2`, or both; as the profile states it where it could not be resolved; `–` where there is none.
 pub fn limit(finding: &Finding) -> String {
+    if is_unresolved(finding) {
+        return stated_limit(&finding.criterion);
+    }
     let said = |v: f64| trimmed(&value(v, finding.criterion.metric, finding.unit));
     match (finding.at_least, finding.at_most) {
         (Some(low), Some(high)) => format!("{} to {}", said(low), said(high)),
         (Some(low), None) => format!("≥{NBSP}{}", said(low)),
         (None, Some(high)) => format!("≤{NBSP}{}", said(high)),
-        (None, None) => stated_limit(&finding.criterion),
+        (None, None) => match stated_limit(&finding.criterion) {
+            none if none.is_empty() => "–".to_owned(),
+            stated => stated,
+        },
     }
 }
 
@@ -242,6 +258,18 @@ fn trimmed(text: &str) -> String {
         "{}{unit}",
         number.trim_end_matches('0').trim_end_matches('.')
     )
+}
+
+/// What a finding is about: its figure, or that it is the evidence as a whole.
+pub fn subject(finding: &Finding) -> String {
+    let is_doubt = finding.places.is_empty()
+        && finding.criterion.at_least.is_none()
+        && finding.criterion.at_most.is_none();
+    if is_doubt {
+        "what the whole run rests on".to_owned()
+    } else {
+        figure(&finding.criterion)
+    }
 }
 
 /// What was judged: `p95 step time`, `idle gap`.
@@ -307,7 +335,7 @@ pub fn ending(story: &Story<'_>) -> String {
 pub fn integrity(story: &Story<'_>) -> String {
     match (story.head, story.anchored) {
         (Some(_), true) => "sealed, and the chain’s head is the one expected".to_owned(),
-        (Some(_), false) => "sealed; integrity not anchored: no expected head was given".to_owned(),
+        (Some(_), false) => "sealed; integrity not anchored: to anchor it, judge with --expect-head and the head that the run printed".to_owned(),
         (None, _) => "not sealed; integrity not anchored".to_owned(),
     }
 }
@@ -354,7 +382,7 @@ pub fn event(what: &What, table: impl Fn(u32) -> String) -> Option<(&'static str
     Some(match what {
         What::Segment { .. } | What::AsFound { .. } | What::Absent { .. } => return None,
         What::Steady => ("steady", "warm-up ended by evidence".to_owned()),
-        What::NeverSteady { why } => ("never steady", clean(why)),
+        What::NeverSteady { why } => ("warm-up never steady", clean(why)),
         What::Gap {
             table: id, reason, ..
         } => ("gap", format!("{}: {}", table(*id), clean(reason))),

@@ -30,6 +30,8 @@ const SHARES: [Metric; 6] = [
 fn value(value: f64, metric: Metric, unit: Unit) -> String {
     match unit {
         Unit::One if SHARES.contains(&metric) => human(value * 100.0, Unit::Percent),
+        // Caught or missed: a count, not a ratio.
+        Unit::One if metric == Metric::SelfTest => human(value, Unit::Count),
         _ => human(value, unit),
     }
 }
@@ -61,6 +63,9 @@ pub fn bounds(finding: &Finding) -> String {
 
 /// `≥ 95 %`, as far as it is resolved; otherwise as the profile states it.
 pub fn limit(finding: &Finding) -> String {
+    if is_unresolved(finding) {
+        return stated(&finding.criterion);
+    }
     let said = |v: f64| trimmed(&value(v, finding.criterion.metric, finding.unit));
     match (finding.at_least, finding.at_most) {
         (Some(low), Some(high)) => format!("{} to {}", said(low), said(high)),
@@ -68,6 +73,15 @@ pub fn limit(finding: &Finding) -> String {
         (None, Some(high)) => format!("≤{NBSP}{}", said(high)),
         (None, None) => stated(&finding.criterion),
     }
+}
+
+/// Whether what the limits are relative to is not known yet, so that they are still bare multiples.
+fn is_unresolved(finding: &Finding) -> bool {
+    let criterion = &finding.criterion;
+    let bare = |q: Option<Quantity>| q.and_then(|q| q.in_unit(Unit::One).ok()).map(f64::to_bits);
+    criterion.relative_to != Reference::Absolute
+        && bare(criterion.at_least) == finding.at_least.map(f64::to_bits)
+        && bare(criterion.at_most) == finding.at_most.map(f64::to_bits)
 }
 
 fn stated(criterion: &Criterion) -> String {

@@ -199,7 +199,7 @@ fn what(standing: &Standing, what: &What) -> String {
     match what {
         What::Segment { index } => format!("{} begins", segment(standing, *index as usize)),
         What::Steady => "warm-up ended: rate and temperature are steady".to_owned(),
-        What::NeverSteady { why } => format!("never steady: {}", clean(why)),
+        What::NeverSteady { why } => format!("warm-up never steady: {}", clean(why)),
         What::Gap {
             table,
             from_ns,

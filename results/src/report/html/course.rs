@@ -100,7 +100,7 @@ pub fn section(story: &Story<'_>) -> String {
     };
     format!(
         "<section id=\"course\"><h2>{}</h2><p class=\"sub\">All signals on one time axis. {lines} Shaded: ramps and warm-up, kept \
-         but not judged. Hatched: no data; nothing is joined across it.{left_out}</p><div class=\"scroll\">{}</div></section>",
+         but not judged. Hatched: no data; nothing is joined across it. On the right: means over the judged phase.{left_out}</p><div class=\"scroll\">{}</div></section>",
         xml(&heading(story)),
         panels::draw(story, &all),
     )
@@ -549,7 +549,8 @@ pub fn spark(story: &Story<'_>, device: usize, width: f64, height: f64) -> Optio
     let mut path = String::new();
     // Points closer than a pixel and a half become one.
     let slot = |p: &Point| (x.at(p.at_ns as f64) / 1.6) as i64;
-    for chunk in points.chunk_by(|a, b| slot(a) == slot(b)) {
+    let alike = |a: &Point, b: &Point| slot(a) == slot(b) && (a.mean > 0.0) == (b.mean > 0.0);
+    for chunk in points.chunk_by(alike) {
         let count = chunk.len() as f64;
         let at = chunk.iter().map(|p| p.at_ns as f64).sum::<f64>() / count;
         let mean = chunk.iter().map(|p| p.mean).sum::<f64>() / count;

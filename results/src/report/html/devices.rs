@@ -16,10 +16,18 @@ pub fn section(story: &Story<'_>) -> String {
     let has_heat = rows.iter().any(|r| r.hottest_c.is_some());
     let has_memory = rows.iter().any(|r| r.memory_rate.is_some());
     let has_peers = rows.iter().any(|r| r.relative.is_some());
+    let name = one_name(&rows);
     let shown: Vec<String> = rows
         .iter()
         .take(LISTED)
-        .map(|r| row(story, r, [has_peers, has_memory, has_power, has_heat]))
+        .map(|r| {
+            row(
+                story,
+                r,
+                [has_peers, has_memory, has_power, has_heat],
+                name.is_none(),
+            )
+        })
         .collect();
     let more = rows.len().saturating_sub(LISTED);
     let clean = rows
@@ -27,13 +35,18 @@ pub fn section(story: &Story<'_>) -> String {
         .skip(LISTED)
         .filter(|r| r.outcome == Outcome::Passed)
         .count();
+    let are = match (name, rows.len()) {
+        (Some(name), 1) => format!(" It is {}.", xml(name)),
+        (Some(name), _) => format!(" All are {}.", xml(name)),
+        (None, _) => String::new(),
+    };
     let sub = match more {
         0 => format!(
-            "All {}, by outcome, then by rate against peers.",
+            "All {}, by outcome, then by rate against peers.{are}",
             words::counted(rows.len(), "device", "devices")
         ),
         more => format!(
-            "{LISTED} of {}. Of the other {more}, {clean} are within every limit; all are in the record.",
+            "{LISTED} of {}. Of the other {more}, {clean} are within every limit; all are in the record.{are}",
             rows.len()
         ),
     };
@@ -56,7 +69,15 @@ pub fn section(story: &Story<'_>) -> String {
     )
 }
 
-fn row(story: &Story<'_>, row: &DeviceRow<'_>, columns: [bool; 4]) -> String {
+/// What all devices are, where they are one and the same.
+fn one_name<'a>(rows: &[DeviceRow<'a>]) -> Option<&'a str> {
+    let first = rows.first()?.planned.name.as_str();
+    rows.iter()
+        .all(|r| r.planned.name == first)
+        .then_some(first)
+}
+
+fn row(story: &Story<'_>, row: &DeviceRow<'_>, columns: [bool; 4], named: bool) -> String {
     let [peers, memory, power, heat] = columns;
     let cell = |wanted: bool, text: Option<String>| {
         if wanted {
@@ -92,7 +113,11 @@ fn row(story: &Story<'_>, row: &DeviceRow<'_>, columns: [bool; 4]) -> String {
         class(row.outcome),
         glyph(row.outcome),
         xml(&row.planned.id),
-        xml(&row.planned.name),
+        if named {
+            xml(&row.planned.name)
+        } else {
+            String::new()
+        },
         cell(true, row.rate.map(|r| human(r, Unit::FlopPerSecond))),
         cell(peers, row.relative.map(|r| format!("{:.1}", r * 100.0))),
         cell(

@@ -44,6 +44,7 @@ fn row(story: &Story<'_>, index: usize, finding: &Finding) -> String {
     let limit = words::limit(finding);
     let stated = words::stated_limit(criterion);
     let limit = match criterion.relative_to {
+        _ if limit == "–" => "no limit of its own".to_owned(),
         Reference::Absolute => format!("limit {}", xml(&limit)),
         _ if limit == stated => format!("limit {}", xml(&limit)),
         _ => format!("limit {}, {}", xml(&limit), xml(&stated)),
@@ -74,7 +75,7 @@ fn row(story: &Story<'_>, index: usize, finding: &Finding) -> String {
         glyph(outcome),
         xml(&words::capital(&words::spoken(&criterion.name))),
         words::capital(words::outcome(outcome)),
-        xml(&words::figure(criterion)),
+        xml(&words::subject(finding)),
         words::observed(finding),
         words::bounds(finding),
         picture(index, finding),
@@ -202,13 +203,8 @@ fn axis() -> String {
     svg.text(centre, 12.0, "tb", Anchor::Middle, "limit");
     svg.text(centre - 24.0, 12.0, "t2", Anchor::End, "◂ worse");
     svg.text(centre + 24.0, 12.0, "t2", Anchor::Start, "better ▸");
-    for (margin, text) in [
-        (-100.0, "−100"),
-        (-10.0, "−10"),
-        (-1.0, "−1"),
-        (1.0, "+1"),
-        (10.0, "+10"),
-    ] {
+    svg.text(0.0, 28.0, "t2", Anchor::Start, "−100");
+    for (margin, text) in [(-10.0, "−10"), (-1.0, "−1"), (1.0, "+1"), (10.0, "+10")] {
         svg.text(scale.at(warp(margin)), 28.0, "t2", Anchor::Middle, text);
     }
     svg.text(WIDTH, 28.0, "t2", Anchor::End, "+100 %");

@@ -252,9 +252,11 @@ fn panel_at(
     {
         let at = to_y(*limit);
         layers.over.line(LEFT, at, RIGHT, at, "lim");
+        // Above the line, unless the panel's title stands there.
+        let beside = if at - top < 14.0 { at + 13.0 } else { at - 4.0 };
         layers
             .over
-            .text(LEFT + 8.0, at - 4.0, "t2 halo", Anchor::Start, label);
+            .text(LEFT + 8.0, beside, "t2 halo", Anchor::Start, label);
     }
     // The script reads values off the lines: value = v0 + (bottom − y) · k.
     let k = (high - low) / divide / (bottom - top);

@@ -412,6 +412,39 @@ fn steps_down(distribution: &Distribution, x: &Scale, y: &Scale) -> String {
     out
 }
 
+/// A phase's step times: of the ranks together, or where they step each for itself, of the slowest and the fastest.
+fn step_rows<'a>(story: &Story<'a>, window: &'a Window) -> Vec<(String, &'a Distribution)> {
+    if window.coupled() {
+        let tails = window_tails(story, window, true);
+        return tails
+            .into_iter()
+            .map(|t| (t.name, t.distribution))
+            .collect();
+    }
+    let devices = window.devices.iter().enumerate();
+    let mut timed: Vec<(usize, f64, &Distribution)> = devices
+        .filter_map(|(index, device)| {
+            let distribution = device.step_time.get()?;
+            Some((index, distribution.quantile(0.5)?, distribution))
+        })
+        .collect();
+    timed.sort_by(|a, b| b.1.total_cmp(&a.1));
+    let count = timed.len();
+    let phase = facts::segment_name(story, window);
+    let row = |which: &str, (index, _, distribution): &(usize, f64, &'a Distribution)| {
+        let id = facts::device_id(story, Some(*index as u32));
+        (format!("{phase}, {which}{id}"), *distribution)
+    };
+    match timed.as_slice() {
+        [] => Vec::new(),
+        [one] => vec![row("", one)],
+        [slowest, .., fastest] => vec![
+            row(&format!("slowest of {count}: "), slowest),
+            row(&format!("fastest of {count}: "), fastest),
+        ],
+    }
+}
+
 /// Step times of every phase that ran.
 fn step_table(story: &Story<'_>) -> String {
     let mut rows = String::new();
@@ -419,8 +452,8 @@ fn step_table(story: &Story<'_>) -> String {
         if !matches!(window.kind, crate::plan::SegmentKind::Phase(_)) {
             continue;
         }
-        for tail in window_tails(story, window, true) {
-            rows.push_str(&quantile_row(&tail.name, tail.distribution, ""));
+        for (name, distribution) in step_rows(story, window) {
+            rows.push_str(&quantile_row(&name, distribution, ""));
         }
     }
     if rows.is_empty() {

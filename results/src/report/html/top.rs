@@ -60,9 +60,21 @@ pub fn verdict(story: &Story<'_>) -> String {
          <div class=\"tally\">{tally}{next}</div>{}<ul class=\"remarks\">{}</ul></section>",
         class(verdict.outcome),
         glyph(verdict.outcome),
-        xml(&verdict.sentence),
+        lede(story),
         facts_grid(story),
         remarks.concat(),
+    )
+}
+
+/// The verdict's reason, and below it what happened where.
+fn lede(story: &Story<'_>) -> String {
+    let happened = facts::happened(story);
+    let happened = happened.map_or_else(String::new, |h| {
+        format!("<small>{}</small>", xml(&words::capital(&h)))
+    });
+    format!(
+        "{}{happened}",
+        xml(&words::capital(&story.verdict.sentence))
     )
 }
 
