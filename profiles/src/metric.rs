@@ -236,7 +236,7 @@ catalogue! {
     TelemetryAge "telemetry_age", Second, Lower, ["series"],
         "now − time at the source of the newest sample, in s", "hallmark";
     TelemetryGap "telemetry_gap", Second, Lower, ["series"],
-        "longest time between two neighbouring samples, in s; ends of the window included", "hallmark";
+        "longest time between two neighbouring samples, in s, less the period of a meter that is slower than 1 Hz; ends of the window included", "hallmark";
     ClockOffset "clock_offset", Second, Neutral, ["node"],
         "clock of the node − clock of the controller, in s, with its uncertainty", "NTP's exchange";
 }

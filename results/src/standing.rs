@@ -167,7 +167,11 @@ impl Standing {
                 .map(|_| Trace::new(TRACE_BIN_NS))
                 .collect(),
             latest: vec![f64::NAN; table.series.len()],
-            whole: table.series.iter().map(|_| SeriesWindow::whole()).collect(),
+            whole: table
+                .series
+                .iter()
+                .map(|_| SeriesWindow::whole(table.period_ns))
+                .collect(),
             first_ns: None,
             last_ns: None,
             table: table.clone(),
@@ -199,7 +203,8 @@ impl Standing {
                     run.whole[column].push(kind, first_ns, at_ns, value);
                 }
                 if let Some(window) = window.and_then(|w| self.windows.get_mut(w)) {
-                    window.samples((samples.table, column as u32), kind, before, at_ns, values);
+                    let fresh = || SeriesWindow::after(before, run.table.period_ns);
+                    window.samples((samples.table, column as u32), kind, fresh, at_ns, values);
                 }
             }
         }

@@ -99,6 +99,9 @@ pub struct SeriesWindow {
     pub bit_ns: BTreeMap<u8, u64>,
     /// Mask: time for which the mask is known.
     pub mask_ns: u64,
+    /// Time within twice the period of a valid sample before.
+    covered_ns: u64,
+    period_ns: u64,
     gathers: bool,
 }
 
@@ -184,19 +187,19 @@ impl Window {
         self.coupled
     }
 
-    /// Values of one series (table, column) at times that all lie in this window; `before`: its latest
-    /// valid sample before them.
+    /// Values of one series (table, column) at times that all lie in this window; `fresh`: what there is of
+    /// it before the first of them.
     pub(super) fn samples(
         &mut self,
         series: (u32, u32),
         kind: SeriesKind,
-        before: Option<(u64, f64)>,
+        fresh: impl FnOnce() -> SeriesWindow,
         at_ns: &[u64],
         values: &[f64],
     ) {
         let start = self.start_ns;
         let series = self.series.entry(series);
-        let series = series.or_insert_with(|| SeriesWindow::new(before, true));
+        let series = series.or_insert_with(fresh);
         for (&at_ns, &value) in at_ns.iter().zip(values) {
             series.push(kind, start, at_ns, value);
         }
@@ -363,7 +366,7 @@ fn median(sorted: &[u64]) -> Option<f64> {
 
 impl SeriesWindow {
     /// `before`: the last valid sample before the window.
-    fn new(before: Option<(u64, f64)>, gathers: bool) -> Self {
+    fn new(before: Option<(u64, f64)>, period_ns: u64, gathers: bool) -> Self {
         Self {
             values: Gathered::new(1e-3),
             valid: 0,
@@ -375,13 +378,20 @@ impl SeriesWindow {
             weighed: (0.0, 0),
             bit_ns: BTreeMap::new(),
             mask_ns: 0,
+            covered_ns: 0,
+            period_ns,
             gathers,
         }
     }
 
+    /// Of a window that begins after `before`, the series' latest valid sample.
+    pub(super) fn after(before: Option<(u64, f64)>, period_ns: u64) -> Self {
+        Self::new(before, period_ns, true)
+    }
+
     /// Of a whole run: counts, growth and extremes, but not every value.
-    pub(super) fn whole() -> Self {
-        Self::new(None, false)
+    pub(super) fn whole(period_ns: u64) -> Self {
+        Self::new(None, period_ns, false)
     }
 
     pub(super) fn push(&mut self, kind: SeriesKind, start_ns: u64, at_ns: u64, value: f64) {
@@ -395,6 +405,7 @@ impl SeriesWindow {
         let since = self.last.map_or(start_ns, |(at, _)| at.max(start_ns));
         let elapsed = at_ns.saturating_sub(since);
         self.longest_gap_ns = self.longest_gap_ns.max(elapsed);
+        self.covered_ns += elapsed.min(self.period_ns.saturating_mul(2));
         match kind {
             SeriesKind::Gauge => {
                 self.weighed.0 += value * elapsed as f64;
@@ -431,6 +442,12 @@ impl SeriesWindow {
     pub fn mean_over_time(&self) -> Option<f64> {
         let (sum, ns) = self.weighed;
         (ns > 0).then(|| sum / ns as f64)
+    }
+
+    /// Time of the window that samples stand for, to its end: none stands for more than twice its period.
+    pub fn covered_ns(&self, end_ns: u64) -> u64 {
+        let rest = self.last.map_or(0, |(at, _)| end_ns.saturating_sub(at));
+        self.covered_ns + rest.min(self.period_ns.saturating_mul(2))
     }
 
     /// Longest time without a valid sample, the window's ends counted as samples.

@@ -1,5 +1,6 @@
 //! What every run is judged by, whether its profile says so or not: the evidence itself.
 
+use super::Finding;
 use super::observe::settings;
 use crate::frame::{Ending, FaultKind, Provenance, What};
 use crate::plan::SegmentKind;
@@ -158,6 +159,23 @@ pub fn unmeasured(standing: &Standing) -> Vec<Provenance> {
     kinds.sort_unstable();
     kinds.dedup();
     kinds
+}
+
+/// What a finding rests on that was not measured, if anything: its sensors' series, or else the devices' work.
+pub fn rests_on(standing: &Standing, finding: &Finding) -> Option<Provenance> {
+    let metric = finding.criterion.metric;
+    let tables = standing.tables().iter().map(|t| &t.table);
+    let giving: Vec<Provenance> = tables
+        .filter(|t| t.series.iter().any(|s| s.metric == metric))
+        .map(|t| t.provenance)
+        .collect();
+    let devices = standing.opened().plan.devices.iter().map(|d| d.provenance);
+    let all: Vec<Provenance> = if giving.is_empty() {
+        devices.collect()
+    } else {
+        giving
+    };
+    all.into_iter().find(|p| *p != Provenance::Measured)
 }
 
 /// How a provenance is shouted in a title.

@@ -10,7 +10,7 @@ use super::{
     Action, CONFIDENCE, Finding, NotMeasured, Observed, Outcome, Punch, Verdict, implied, limits,
     words,
 };
-use crate::frame::What;
+use crate::frame::{Provenance, What};
 use crate::plan::Plan;
 use crate::standing::Standing;
 use crate::standing::window::Window;
@@ -20,7 +20,7 @@ use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::Unit;
 
 /// Metrics of the run as a whole, which need no particular phase to have begun.
-const RUN_WIDE: [Metric; 9] = [
+pub(super) const RUN_WIDE: [Metric; 9] = [
     Metric::SelfTest,
     Metric::Inventory,
     Metric::Failures,
@@ -66,6 +66,17 @@ pub fn judge(standing: &Standing) -> Verdict {
         draft.finding.why = words::why(&draft.finding);
     }
     let mut findings: Vec<Finding> = drafts.into_iter().map(|d| d.finding).collect();
+    let failed = findings.iter().any(|f| f.outcome == Outcome::Failed);
+    for finding in &mut findings {
+        // A simulated hall keeps its findings, since all of it is invented; a real one is not failed by invention.
+        let invented = implied::rests_on(standing, finding);
+        let invented = invented.filter(|p| *p != Provenance::Simulated);
+        if let (Outcome::Failed, Some(provenance)) = (finding.outcome, invented) {
+            finding.outcome = Outcome::Inconclusive;
+            let shouted = implied::shout(provenance);
+            finding.why = format!("{} ({shouted}: decides nothing)", finding.why);
+        }
+    }
     let mut doubts = implied::doubts(standing);
     let absent = absent_metrics(standing);
     if !absent.is_empty() {
@@ -76,10 +87,16 @@ pub fn judge(standing: &Standing) -> Verdict {
     }
     findings.extend(doubts.into_iter().map(doubt));
     findings.sort_by_key(|f| std::cmp::Reverse(f.outcome));
-    conclude(standing, findings, absent)
+    conclude(standing, findings, absent, failed)
 }
 
-fn conclude(standing: &Standing, findings: Vec<Finding>, absent: Vec<String>) -> Verdict {
+/// `failed`: some gate is shown not to hold, by whatever evidence.
+fn conclude(
+    standing: &Standing,
+    findings: Vec<Finding>,
+    absent: Vec<String>,
+    failed: bool,
+) -> Verdict {
     let profile = standing.profile();
     let plan = &standing.opened().plan;
     let unmeasured = implied::unmeasured(standing);
@@ -93,14 +110,16 @@ fn conclude(standing: &Standing, findings: Vec<Finding>, absent: Vec<String>) ->
     let shouted = shouts.join(" + ");
     let would = match outcome {
         Outcome::Passed => "accept",
-        Outcome::Failed => "reject",
-        Outcome::Inconclusive => "decide nothing",
+        _ if failed => "reject",
+        _ => "decide nothing",
     };
     if !unmeasured.is_empty() {
         remarks.push(format!(
             "{shouted}: would {would}; only measured evidence accepts or rejects a site"
         ));
-        if outcome == Outcome::Passed {
+        let shown =
+            |f: &Finding| f.outcome == Outcome::Failed && implied::rests_on(standing, f).is_none();
+        if outcome == Outcome::Passed || !findings.iter().any(shown) {
             outcome = Outcome::Inconclusive;
         }
     }
@@ -110,6 +129,10 @@ fn conclude(standing: &Standing, findings: Vec<Finding>, absent: Vec<String>) ->
     }
     let sentence = match (outcome, unmeasured.is_empty()) {
         (Outcome::Inconclusive, false) if would == "accept" => format!("{shouted}: would accept"),
+        (Outcome::Inconclusive, false) if would == "reject" => format!(
+            "{shouted}: would reject: {}",
+            words::sentence(Outcome::Failed, &findings)
+        ),
         _ => words::sentence(outcome, &findings),
     };
     Verdict {
@@ -200,7 +223,16 @@ fn draft(standing: &Standing, criterion: &Criterion, gates: usize) -> Draft {
         .filter(|w| w.start_ns < window.start_ns)
         .map(scene)
         .collect();
-    weigh(&scene(window), &earlier, criterion, &mut finding, gates)
+    let began = of_phase.is_some_and(|w| w.end_ns != Some(w.start_ns));
+    let why = (sensors::is_run_wide(criterion) && !began)
+        .then(|| format!("phase `{name}`, the one that counts, never began"));
+    weigh(
+        &scene(window),
+        &earlier,
+        criterion,
+        &mut finding,
+        (gates, why),
+    )
 }
 
 /// Judges each place, then the gate by how many of them miss.
@@ -209,9 +241,12 @@ fn weigh(
     earlier: &[Scene],
     criterion: &Criterion,
     finding: &mut Finding,
-    gates: usize,
+    (gates, weak): (usize, Option<String>),
 ) -> Draft {
-    let sights = scene.sights(criterion);
+    let mut sights = scene.sights(criterion);
+    for sight in sights.iter_mut().filter(|_| weak.is_some()) {
+        sight.thin.clone_from(&weak);
+    }
     let before: Vec<Vec<Sight>> = earlier.iter().map(|s| s.sights(criterion)).collect();
     let tests = sights.len() + before.iter().map(Vec::len).sum::<usize>();
     let level = (1.0 - CONFIDENCE) / (gates * tests.max(1)) as f64;
@@ -241,16 +276,20 @@ fn weigh(
         .iter()
         .filter(|w| w.0.outcome != Outcome::Passed)
         .count();
-    // A share of places may miss the limit; none may go unseen.
-    let unseen = weighed.iter().any(|w| w.0.estimate.is_none());
+    // A share of places may miss the limit; none may go unseen, or be held against nothing.
+    let nothing = (None, None);
+    let unseen = weighed
+        .iter()
+        .any(|w| w.0.estimate.is_none() || w.2 == nothing);
     finding.outcome = if count > 0 && short <= allowed && !unseen {
         Outcome::Passed
     } else {
         Outcome::Inconclusive
     };
-    if let Some((_, _, (low, high))) = weighed.first() {
-        finding.at_least = low.or(finding.at_least);
-        finding.at_most = high.or(finding.at_most);
+    if criterion.relative_to != Reference::Absolute {
+        // A ratio is no limit in the metric's unit: where nothing could be compared, none is known.
+        let resolved = weighed.iter().map(|w| w.2).find(|l| *l != nothing);
+        (finding.at_least, finding.at_most) = resolved.unwrap_or(nothing);
     }
     finding.places = weighed.into_iter().map(|w| w.0).collect();
     Draft {
@@ -296,6 +335,12 @@ fn place(
         }
     };
     let low = finding.at_least.map(|l| l * base);
+    let low = match criterion.relative_to {
+        Reference::SkuReference if criterion.metric == Metric::AllreduceBusbw => {
+            low.map(|l| limits::sku_floor(standing, criterion.metric).map_or(l, |f| f.max(l)))
+        }
+        _ => low,
+    };
     let high = finding.at_most.map(|l| l * base);
     if bounded.samples < criterion.min_samples {
         seen.why = format!(
@@ -449,7 +494,7 @@ fn not_measured(standing: &Standing, absent: Vec<String>) -> Vec<NotMeasured> {
         .limits
         .iter()
         .map(|limit| NotMeasured {
-            what: "comparison".to_owned(),
+            what: "this run".to_owned(),
             why: limit.clone(),
             remedy: String::new(),
         });

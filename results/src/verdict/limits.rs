@@ -16,6 +16,20 @@ pub fn base(
     index: usize,
 ) -> Result<f64, String> {
     let sight = &sights[index];
+    let base = resolve(standing, criterion, sight, sights, index)?;
+    if base > 0.0 {
+        return Ok(base);
+    }
+    Err("what it is compared with is nothing".to_owned())
+}
+
+fn resolve(
+    standing: &Standing,
+    criterion: &Criterion,
+    sight: &Sight,
+    sights: &[Sight],
+    index: usize,
+) -> Result<f64, String> {
     match criterion.relative_to {
         Reference::Absolute => Ok(1.0),
         Reference::OwnMedian => {
@@ -94,4 +108,22 @@ pub fn sku_reference(standing: &Standing, device: usize, metric: Metric) -> Opti
         of = of.dtype(plan.dtype);
     }
     Some(sku.reference(&of)?.value)
+}
+
+/// The least that the SKU file lets a device of this run show, whatever share of its reference is asked.
+pub fn sku_floor(standing: &Standing, metric: Metric) -> Option<f64> {
+    let plan = &standing.opened().plan;
+    let sku = Skus::built_in().ok()?.find(&plan.devices.first()?.name)?;
+    let of = Of::metric(metric).ranks(plan.devices.len() as u32);
+    sku.reference(&of)?.floor
+}
+
+/// The datasheet's peak of a device of this run, FLOP/s.
+pub fn sku_peak(standing: &Standing, device: usize) -> Option<f64> {
+    let plan = &standing.opened().plan;
+    let sku = Skus::built_in()
+        .ok()?
+        .find(&plan.devices.get(device)?.name)?;
+    let of = Of::metric(Metric::MatmulRate).dtype(plan.dtype);
+    Some(sku.datasheet(&of)?.value)
 }

@@ -10,10 +10,12 @@ use crate::standing::window::{DeviceWindow, Gathered, Window};
 use crate::stats::bootstrap::median_ratio;
 use crate::stats::interval::{Events, Interval};
 use crate::stats::trend;
-use crate::verdict::CONFIDENCE;
+use crate::verdict::judge::RUN_WIDE;
+use crate::verdict::{CONFIDENCE, limits};
 use hallmark_profiles::criterion::{Criterion, Scope};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::profile::Mode;
+use hallmark_profiles::units::{Unit, human};
 
 mod energy;
 pub mod sensors;
@@ -72,8 +74,26 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// All places of the criterion's scope.
+    /// All places of the criterion's scope, and what weakens the evidence of all of them.
     pub fn sights(&self, criterion: &Criterion) -> Vec<Sight<'a>> {
+        let mut sights = self.seen(criterion);
+        let oddities = self.standing.oddities();
+        let why = if self.length() == 0 && !RUN_WIDE.contains(&criterion.metric) {
+            Some("the phase has no length".to_owned())
+        } else if oddities > 0 {
+            Some(format!(
+                "{oddities} rows of this record contradict themselves or come twice"
+            ))
+        } else {
+            None
+        };
+        for sight in &mut sights {
+            sight.thin = sight.thin.take().or_else(|| why.clone());
+        }
+        sights
+    }
+
+    fn seen(&self, criterion: &Criterion) -> Vec<Sight<'a>> {
         let metric = criterion.metric;
         match metric {
             Metric::MatmulRate | Metric::MatmulEfficiency => self.rates(criterion),
@@ -168,7 +188,13 @@ impl<'a> Scene<'a> {
     /// As [`Self::counts`], but a device of which nothing was audited shows nothing.
     fn audited(&self, scope: Scope, value: impl Fn(&Self, usize) -> f64) -> Vec<Sight<'a>> {
         if scope != Scope::Gpu {
-            return self.counts(scope, value);
+            let devices = self.standing.devices().iter();
+            let unseen = devices.filter(|d| d.audited == 0).count();
+            let mut sights = self.counts(scope, value);
+            for sight in sights.iter_mut().filter(|_| unseen > 0) {
+                sight.thin = Some(format!("of {unseen} devices no result was audited"));
+            }
+            return sights;
         }
         self.devices(|s, d| match s.standing.devices()[d].audited {
             0 if value(s, d) < 0.5 => {
@@ -232,6 +258,14 @@ impl<'a> Scene<'a> {
             sight.place = planned.id.clone();
             sight.device = Some(device);
         }
+        // What it was, since a count names no cause.
+        let told = faults.first().and_then(|e| match &e.what {
+            What::Fault { detail, .. } => Some(detail.clone()),
+            _ => None,
+        });
+        if let Some(sight) = sights.first_mut() {
+            sight.thin = told.filter(|detail| !detail.is_empty());
+        }
         sights
     }
 
@@ -272,23 +306,48 @@ impl<'a> Scene<'a> {
                 ),
             },
         };
+        let reference = |d| limits::sku_reference(self.standing, d, Metric::MatmulRate);
         if criterion.scope == Scope::Gpu {
-            return self.devices(|s, d| {
-                by(
-                    s.block_rates(d),
-                    super::limits::sku_reference(s.standing, d, Metric::MatmulRate),
-                )
-            });
+            let mut sights = self.devices(|s, d| by(s.block_rates(d), reference(d)));
+            for (device, sight) in sights.iter_mut().enumerate() {
+                sight.thin = self.too_fast(device);
+            }
+            return sights;
         }
-        let references = (0..self.window.devices.len())
-            .map(|d| super::limits::sku_reference(self.standing, d, Metric::MatmulRate))
-            .sum::<Option<f64>>();
-        vec![Sight::new("site", None, by(self.site_rates(), references))]
+        let devices = 0..self.window.devices.len();
+        let references = devices.map(reference).sum::<Option<f64>>();
+        let evidence = by(self.site_rates(), references);
+        vec![self.of_all(evidence)]
     }
 
     fn whole(&self, judge: impl Fn(Vec<f64>) -> Evidence<'a>) -> Vec<Sight<'a>> {
         let evidence = self.site_rates().map_or_else(Evidence::Missing, judge);
-        vec![Sight::new("site", None, evidence)]
+        vec![self.of_all(evidence)]
+    }
+
+    /// Evidence on all devices together; one that did nothing, or the impossible, leaves it open.
+    fn of_all(&self, evidence: Evidence<'a>) -> Sight<'a> {
+        let devices = &self.standing.opened().plan.devices;
+        let still = (0..devices.len()).find(|d| self.window.devices[*d].gemms == 0);
+        let still = still.map(|d| format!("{} completed no matmul in this phase", devices[d].id));
+        let fast = || (0..devices.len()).find_map(|d| self.too_fast(d));
+        Sight {
+            thin: still.or_else(fast),
+            ..Sight::new("site", None, evidence)
+        }
+    }
+
+    /// Says so where a device was faster than its datasheet says it can be.
+    fn too_fast(&self, device: usize) -> Option<String> {
+        let peak = limits::sku_peak(self.standing, device)?;
+        let rates = self.block_rates(device).ok()?;
+        let median = crate::stats::outlier::median(&rates)?;
+        (median > peak).then(|| {
+            let id = &self.standing.opened().plan.devices[device].id;
+            let shown = |v| human(v, Unit::FlopPerSecond);
+            let (median, peak) = (shown(median), shown(peak));
+            format!("{id} did {median}, more than its datasheet's peak of {peak}: impossible")
+        })
     }
 
     fn drift(&self) -> Vec<Sight<'a>> {

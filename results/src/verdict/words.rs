@@ -63,10 +63,11 @@ pub fn limits(finding: &Finding) -> String {
         })
     };
     let both = [at(finding.at_least, "≥"), at(finding.at_most, "≤")];
-    format!(
-        "limit {}",
-        both.into_iter().flatten().collect::<Vec<_>>().join(" and ")
-    )
+    let known: Vec<_> = both.into_iter().flatten().collect();
+    if known.is_empty() {
+        return "limit not known".to_owned();
+    }
+    format!("limit {}", known.join(" and "))
 }
 
 /// The verdict's reason in one sentence.
@@ -96,8 +97,8 @@ pub fn metric(metric: Metric) -> String {
         Metric::ClockMemory => "memory clock".to_owned(),
         Metric::CpuLoad => "CPU load".to_owned(),
         Metric::CpuFrequency => "CPU frequency".to_owned(),
-        Metric::ThrottleFrac => "slowed".to_owned(),
-        Metric::PowerCapFrac => "power capped".to_owned(),
+        Metric::ThrottleFrac => "time slowed".to_owned(),
+        Metric::PowerCapFrac => "time power capped".to_owned(),
         Metric::AllreduceBusbw => "all-reduce bus bandwidth".to_owned(),
         Metric::AllreduceAlgbw => "all-reduce algorithm bandwidth".to_owned(),
         Metric::AllreduceLatency => "all-reduce latency".to_owned(),

@@ -184,6 +184,14 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// The device that a series belongs to, or where its meter is.
+    fn place_of(&self, channel: &Channel<'a>) -> String {
+        let table = &channel.run.table;
+        let devices = &self.standing.opened().plan.devices;
+        let device = table.device.and_then(|d| devices.get(d as usize));
+        device.map_or_else(|| table.place.clone(), |d| d.id.clone())
+    }
+
     pub(super) fn window_of(&self, channel: &Channel<'a>, whole: bool) -> Option<&'a SeriesWindow> {
         if whole {
             return Some(channel.whole());
@@ -196,14 +204,19 @@ impl<'a> Scene<'a> {
         let whole = is_run_wide(criterion);
         let series = channel.series();
         let named = channel.named();
+        let (own, wanted) = (series.unit, series.metric.spec().unit);
         let evidence = match self.window_of(channel, whole).filter(|w| w.valid > 0) {
+            _ if own != wanted => {
+                Evidence::Missing(format!("{named} came in {own}, not in {wanted}"))
+            }
             Some(window) => of_series(window, series, criterion.statistic, whole),
             None => Evidence::Missing(format!("{named} has no valid sample")),
         };
-        let place = if named == series.metric.to_string() {
-            channel.run.table.place.clone()
+        let place = self.place_of(channel);
+        let place = if series.label.is_empty() {
+            place
         } else {
-            format!("{} {}", channel.run.table.place, series.label)
+            format!("{place} {}", series.label)
         };
         Sight {
             thin: self.thin(channel, whole),
@@ -246,15 +259,24 @@ impl<'a> Scene<'a> {
             let expected = expected(s.length(), period_ns);
             // Dither can fit a sample more into the window than the mean period says.
             let valid = window.map_or(0, |w| w.valid) as f64;
-            (100.0 * valid / expected).min(100.0)
+            // Many samples at once say nothing of the time in which none came.
+            let covered = window.map_or(0, |w| w.covered_ns(s.end_ns)) as f64;
+            let of_time = covered / s.length().max(1) as f64;
+            100.0 * (valid / expected).min(of_time).min(1.0)
         })
     }
 
     pub(super) fn gaps(&self) -> Vec<Sight<'a>> {
-        self.every_series(|s, window, _| {
+        self.every_series(|s, window, period_ns| {
             let whole = s.length();
             let longest = window.map_or(whole, |w| w.longest_gap_to(s.window.start_ns, s.end_ns));
-            longest as f64 / 1e9
+            // A meter that gives a mean each minute is silent in between by design; up to a second is no matter.
+            let due = if period_ns > 1_000_000_000 {
+                period_ns
+            } else {
+                0
+            };
+            longest.saturating_sub(due) as f64 / 1e9
         })
     }
 
@@ -270,7 +292,11 @@ impl<'a> Scene<'a> {
                 value: value(self, window, c.run.table.period_ns.max(1)),
                 samples: window.map_or(0, |w| w.valid),
             };
-            let place = format!("{} {}", c.run.table.name, c.named());
+            let place = match c.run.table.device {
+                Some(_) => self.place_of(&c),
+                None => c.run.table.name.clone(),
+            };
+            let place = format!("{place} {}", c.named());
             Sight::new(place, c.run.table.device, evidence)
         };
         let sights: Vec<_> = self.channels(wanted).into_iter().map(sight).collect();
