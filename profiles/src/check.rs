@@ -1,5 +1,8 @@
 //! What a profile must satisfy beyond its types: ranges, names, and criteria that can be measured.
 
+pub mod acceptance;
+mod statistic;
+
 use crate::criterion::{Criterion, Reference, Statistic};
 use crate::error::ProfileError;
 use crate::metric::Metric;
@@ -117,6 +120,9 @@ pub fn check(profile: &Profile, text: &str, origin: &str) -> Result<(), ProfileE
             profile.name
         )
     })?;
+    if let Some((key, what)) = profile.inventory.as_ref().and_then(|i| i.fault()) {
+        c.key(false, key, || format!("[inventory]: {what}"))?;
+    }
     load(&c, &profile.load)?;
     for (i, phase) in profile.load.phases.iter().enumerate() {
         let line = line_of(text, "[[load.phase]]", i);
@@ -142,6 +148,18 @@ pub fn check(profile: &Profile, text: &str, origin: &str) -> Result<(), ProfileE
         })?;
     }
     Ok(())
+}
+
+/// Checks that a profile which accepts a site judges what accepting one rests on.
+///
+/// # Errors
+/// [`ProfileError::Syntax`] at `accepts_site`, with all that is missing.
+pub fn accepts(profile: &Profile, text: &str, origin: &str) -> Result<(), ProfileError> {
+    let fault = acceptance::fault(profile);
+    let c = Checker { text, origin };
+    c.key(fault.is_none(), "accepts_site", || {
+        fault.unwrap_or_default()
+    })
 }
 
 fn load(c: &Checker, load: &Load) -> Result<(), ProfileError> {
@@ -220,8 +238,27 @@ fn load(c: &Checker, load: &Load) -> Result<(), ProfileError> {
     })
 }
 
+/// The rules by which the fold that ends the warm-up takes its parameters: one it refuses would leave a run without
+/// evidence of its warm-up. A test holds the two together.
 fn warmup(c: &Checker, load: &Load) -> Result<(), ProfileError> {
+    /// Parts that the fold divides its window into.
+    const PARTS: u128 = 48;
     let w = &load.warmup;
+    let window_ns = w.window.duration().as_nanos();
+    c.key(window_ns >= PARTS, "window", || {
+        format!(
+            "warm-up window {} cannot be divided in {PARTS}; give seconds",
+            w.window
+        )
+    })?;
+    let needed_ns = window_ns + window_ns / 4;
+    c.key(w.limit.duration().as_nanos() >= needed_ns, "limit", || {
+        format!(
+            "warm-up limit {} is below five quarters of its window {}, which evidence needs; raise the limit or \
+             shorten the window",
+            w.limit, w.window
+        )
+    })?;
     c.key(w.least <= w.limit, "limit", || {
         format!(
             "warm-up limit {} is below its least time {}",
@@ -248,7 +285,10 @@ fn warmup(c: &Checker, load: &Load) -> Result<(), ProfileError> {
             )
         },
     )?;
-    Ok(())
+    let tolerance = w.temperature_tolerance;
+    c.key(tolerance.value >= 0.0, "temperature_tolerance", || {
+        format!("temperature_tolerance {tolerance} must not be negative")
+    })
 }
 
 fn phase(c: &Checker, load: &Load, phase: &Phase, line: usize) -> Result<(), ProfileError> {
@@ -322,6 +362,9 @@ fn criterion(
     c.require(limits.iter().any(Option::is_some), line, || {
         format!("criterion `{name}` has no limit; give at_least or at_most")
     })?;
+    if let Some(what) = statistic::fault(criterion) {
+        c.require(false, line, || what)?;
+    }
     let relative = criterion.relative_to != Reference::Absolute;
     let unit = match criterion.statistic {
         _ if relative => Unit::One,

@@ -4,6 +4,7 @@
 mod check;
 pub mod criterion;
 pub mod error;
+pub mod inventory;
 pub mod metric;
 pub mod profile;
 pub mod quantity;

@@ -204,7 +204,7 @@ catalogue! {
     EccCorrected "ecc_corrected", Count, Lower, ["gpu"],
         "increase of the corrected ECC error counter inside the window", "NVML";
     RowRemap "row_remap", Count, Lower, ["gpu"],
-        "increase of the remapped rows inside the window, failed and pending remaps included", "NVML";
+        "increase of the remapped rows inside the window; beside it states that are 1 while a remap waits for a reset or has failed", "NVML";
     NvlinkErr "nvlink_err", Count, Lower, ["gpu", "port"],
         "increase of the NVLink replay, recovery and CRC counters inside the window", "NVML";
     PcieReplay "pcie_replay", Count, Lower, ["gpu"],

@@ -4,6 +4,7 @@
 
 use crate::criterion::Criterion;
 use crate::error::ProfileError;
+use crate::inventory::Inventory;
 use crate::metric::Metric;
 use crate::quantity::{Quantity, Size, Time, TimeOrZero};
 use crate::workload::{Dtype, Gemm};
@@ -42,9 +43,12 @@ pub struct Profile {
     /// Whether ACCEPTED by this profile accepts a site.
     #[serde(default)]
     pub accepts_site: bool,
-    /// The seed of operands, audits and dither; `--seed` overrides it.
+    /// The seed of operands and dither; `--seed` overrides it. What is audited is drawn anew for each run.
     #[serde(default)]
     pub seed: u64,
+    /// The devices that the site is declared to have; a profile that accepts a site needs it, or `--expect-devices`.
+    #[serde(default)]
+    pub inventory: Option<Inventory>,
     pub load: Load,
     pub telemetry: Telemetry,
     #[serde(default, rename = "criterion")]
@@ -280,6 +284,30 @@ pub fn load(name: &str) -> Result<Loaded, ProfileError> {
 /// # Errors
 /// [`ProfileError::Syntax`] and [`ProfileError::Undeclared`].
 pub fn parse(text: &str, origin: &str) -> Result<Loaded, ProfileError> {
+    let loaded = read(text, origin)?;
+    crate::check::accepts(&loaded.profile, text, origin)?;
+    Ok(loaded)
+}
+
+/// As [`parse`], for the profile of a record: one that lacks what accepting a site rests on is read, and accepts none.
+///
+/// # Errors
+/// As [`parse`].
+pub fn recall(text: &str, origin: &str) -> Result<Loaded, ProfileError> {
+    let mut loaded = read(text, origin)?;
+    loaded.profile.accepts_site &= crate::check::acceptance::fault(&loaded.profile).is_none();
+    Ok(loaded)
+}
+
+/// The name of the built-in profile that this one is called by without being it.
+pub fn namesake(loaded: &Loaded) -> Option<(&'static str, String)> {
+    let (name, text) = BUILT_IN
+        .iter()
+        .find(|(name, _)| *name == loaded.profile.name)?;
+    (loaded.text != *text).then(|| (*name, digest(text)))
+}
+
+fn read(text: &str, origin: &str) -> Result<Loaded, ProfileError> {
     let profile: Profile = toml::from_str(text).map_err(|e| {
         let at = e.span().map_or(0, |span| span.start);
         let line = line_at(text, at);

@@ -16,8 +16,13 @@ pub fn profiles(command: &Profiles) -> Result<Exit, Failure> {
         Profiles::Check { profile } => {
             let loaded = profile::load(profile).map_err(Failure::usage)?;
             let criteria = loaded.profile.criteria.len();
+            let declare = if loaded.profile.accepts_site && loaded.profile.inventory.is_none() {
+                "; it declares no devices, so a run needs --expect-devices N"
+            } else {
+                ""
+            };
             say(&format!(
-                "{profile} is sound: {criteria} criteria, digest {}",
+                "{profile} is sound: {criteria} criteria, digest {}{declare}",
                 loaded.digest()
             ));
         }
