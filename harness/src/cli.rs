@@ -110,7 +110,7 @@ pub struct Run {
     /// Write the record and the report into this new folder [default: runs/<id>]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Choose operands, audits and dither by this seed; then no site is accepted [default: the profile's]
+    /// Choose operands and sampling dither by this seed; what is audited is drawn anew [default: the profile's]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Keep this remark in the record and on the report, e.g. a work order

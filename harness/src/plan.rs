@@ -9,7 +9,7 @@ use hallmark_profiles::profile::{Load, Loaded, Mode, Model, Pattern, Phase, Prof
 use hallmark_profiles::quantity::{Size, Time};
 use hallmark_profiles::sku;
 use hallmark_profiles::units::{Bytes, Unit, human};
-use hallmark_profiles::workload::{Bucket, Dtype, Gemm, Parts, StepSpec};
+use hallmark_profiles::workload::{AuditSeed, Bucket, Dtype, Gemm, Parts, StepSpec};
 use hallmark_results::frame::Provenance;
 use hallmark_results::plan::{Plan, PlannedDevice, Segment, SegmentKind};
 use std::time::Duration;
@@ -27,6 +27,8 @@ const BUCKETS_MAX: usize = 65_536;
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     pub seed: Option<u64>,
+    /// Drawn from the operating system for each run; zero where nothing is accepted by it, as in a simulation.
+    pub audit_seed: AuditSeed,
     /// Total length of all phases.
     pub duration: Option<Time>,
     pub node: String,
@@ -105,7 +107,10 @@ pub fn make(
     if let (Some(target), Some(rate)) = (profile.load.fit_step, settings.probe) {
         fit(&mut profile.load, target.duration(), rate, dtype, devices);
     }
-    let (steps, step_of) = steps(&profile, dtype, devices.len());
+    let (mut steps, step_of) = steps(&profile, dtype, devices.len());
+    for step in &mut steps {
+        step.audit_seed = Some(settings.audit_seed);
+    }
     check(&steps, &profile.load, devices)?;
     Ok(Plan {
         profile_text: loaded.text.clone(),
@@ -244,6 +249,7 @@ fn empty(load: &Load, dtype: Dtype, seed: u64) -> StepSpec {
         audit_share: load.audit_share,
         operand_pairs: load.operand_pairs,
         seed,
+        audit_seed: None,
     }
 }
 
@@ -466,126 +472,4 @@ fn limits(profile: &Profile, devices: &[DeviceInfo]) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn device(id: &str) -> DeviceInfo {
-        DeviceInfo {
-            id: id.to_owned(),
-            engine: "cpu".to_owned(),
-            name: "a processor".to_owned(),
-            vendor: String::new(),
-            pci: None,
-            uuid: None,
-            driver: String::new(),
-            memory: Bytes::gibibytes(8),
-            dtypes: vec![Dtype::F32],
-            software: true,
-            cores: vec![0],
-            facts: Vec::new(),
-        }
-    }
-
-    fn smoke() -> Loaded {
-        hallmark_profiles::profile::load("smoke").unwrap()
-    }
-
-    fn settings(rate: f64) -> Settings {
-        Settings {
-            probe: Some(rate),
-            ..Settings::default()
-        }
-    }
-
-    #[test]
-    fn the_same_input_gives_the_same_plan() {
-        let devices = [device("cpu0"), device("cpu1")];
-        let make = || {
-            super::make(&smoke(), &devices, &settings(150e9))
-                .unwrap()
-                .digest()
-        };
-        assert_eq!(make(), make());
-    }
-
-    #[test]
-    fn a_training_step_does_three_matmuls_for_each_weight_and_reduces_every_gradient() {
-        let plan = make(
-            &smoke(),
-            &[device("cpu0"), device("cpu1")],
-            &settings(200e9),
-        )
-        .unwrap();
-        let step = &plan.steps[plan.schedule.last().unwrap().step];
-        assert_eq!(step.gemms.len(), 2 * 4 * 3);
-        let reduced: u64 = step.buckets.iter().map(|b| b.bytes.0).sum();
-        assert_eq!(reduced, 4 * step.parameters);
-        let forward: f64 = step.gemms[..8].iter().map(|g| g.flop().0).sum();
-        assert!((step.flop().0 / forward - 3.0).abs() < 1e-9);
-        assert!(step.buckets.windows(2).all(|w| w[0].after <= w[1].after));
-    }
-
-    #[test]
-    fn a_slow_device_gets_a_smaller_step_and_a_fast_one_a_larger() {
-        let devices = [device("cpu0")];
-        let flop = |rate| {
-            make(&smoke(), &devices, &settings(rate)).unwrap().steps[0]
-                .flop()
-                .0
-        };
-        assert!(flop(4e9) <= 4e9 * 0.12);
-        assert!(flop(4e9) < flop(150e9));
-        assert!(flop(150e9) < flop(10e12));
-    }
-
-    #[test]
-    fn a_dtype_that_no_device_has_is_refused_with_what_each_has() {
-        let soak = hallmark_profiles::profile::load("soak").unwrap();
-        let error = make(&soak, &[device("cpu0")], &Settings::default())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("bf16") && error.contains("cpu0 has f32"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_matmul_that_does_not_fit_says_what_is_free_and_needed() {
-        let text = smoke()
-            .text
-            .replace("hidden = 512", "hidden = 65536")
-            .replace("fit_step = \"120 ms\"\n", "");
-        let loaded = hallmark_profiles::profile::parse(&text, "big.toml").unwrap();
-        let error = make(&loaded, &[device("cpu0")], &Settings::default())
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.starts_with("cpu0 has 8\u{a0}GiB free, the profile's steps need"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_shorter_run_scales_every_phase_and_says_so() {
-        let mut settings = settings(150e9);
-        settings.duration = Time::new(Duration::from_secs(10));
-        let plan = make(&smoke(), &[device("cpu0"), device("cpu1")], &settings).unwrap();
-        let phases = plan
-            .schedule
-            .iter()
-            .filter(|s| matches!(s.kind, SegmentKind::Phase(_)));
-        let total: u64 = phases.map(|s| s.duration_ns).sum();
-        assert!(total.abs_diff(10_000_000_000) < 10, "{total}");
-        assert_eq!(plan.overrides.len(), 1);
-    }
-
-    #[test]
-    fn the_load_rises_and_falls_by_groups() {
-        let devices: Vec<_> = (0..4).map(|i| device(&format!("cpu{i}"))).collect();
-        let plan = make(&smoke(), &devices, &settings(150e9)).unwrap();
-        let active: Vec<_> = plan.schedule.iter().map(|s| s.active).collect();
-        assert_eq!((active[0], active[active.len() - 1]), (2, 2));
-        assert!(active[1..active.len() - 1].iter().all(|a| *a == 4));
-    }
-}
+mod tests;

@@ -352,6 +352,7 @@ fn rate(device: &mut dyn Device) -> Result<f64, KernelError> {
         audit_share: 0.0,
         operand_pairs: 1,
         seed: 1,
+        audit_seed: None,
     };
     let mut step = device.prepare(&spec, None)?;
     let parts = Parts {

@@ -7,7 +7,7 @@
 //! A result that is no integer adds its surplus bits to the sum, so a flip of any bit of any
 //! element is seen; only the sign of a zero is not told apart.
 
-use hallmark_profiles::workload::{Dtype, Gemm};
+use hallmark_profiles::workload::{AuditSeed, Dtype, Gemm};
 
 /// Odd constant that spreads the surplus bits of a result that is no integer.
 pub const SURPLUS: u32 = 0x9E37_79B1;
@@ -72,14 +72,24 @@ pub fn fill(out: &mut [f32], seed: u64, stream: Stream, buffer: u32, range: u32)
     }
 }
 
+/// The key of the challenge vector of one operand pair, for a device that makes the vector itself.
+pub fn challenge_key(seed: AuditSeed, pair: u32) -> u32 {
+    key(seed.0, Stream::R, pair)
+}
+
 /// The odd challenge vector r of one operand pair.
-pub fn challenge(seed: u64, pair: u32, n: u32) -> Vec<u32> {
-    (0..n).map(|j| hash(seed, Stream::R, pair, j) | 1).collect()
+pub fn challenge(seed: AuditSeed, pair: u32, n: u32) -> Vec<u32> {
+    (0..n)
+        .map(|j| hash(seed.0, Stream::R, pair, j) | 1)
+        .collect()
 }
 
 /// Whether the matmul `gemm` of step `seq` is audited: a seeded choice at rate `share`.
-pub fn selects(seed: u64, seq: u64, gemm: u32, share: f64) -> bool {
-    let h = hash(seed ^ seq.rotate_left(32), Stream::Choice, gemm, seq as u32);
+///
+/// The choice hangs on the audit seed alone, so whoever knows the profile cannot say which matmuls will be looked at.
+pub fn selects(seed: AuditSeed, seq: u64, gemm: u32, share: f64) -> bool {
+    let mixed = seed.0 ^ seq.rotate_left(32);
+    let h = hash(mixed, Stream::Choice, gemm, seq as u32);
     f64::from(h) < share * 4_294_967_296.0
 }
 
@@ -95,19 +105,19 @@ impl Expected {
     /// Operands are regenerated from the seed, not read back from the device that is under audit.
     ///
     /// `range` must be the one that filled the buffers, whose prefix of m·k and k·n elements the matmul reads.
-    pub fn new(gemm: Gemm, seed: u64, pair: u32, range: u32) -> Self {
+    pub fn new(gemm: Gemm, seed: u64, audits: AuditSeed, pair: u32, range: u32) -> Self {
         let [na, nb, _] = gemm.elements();
         let mut a = vec![0.0; na as usize];
         let mut b = vec![0.0; nb as usize];
         fill(&mut a, seed, Stream::A, pair, range);
         fill(&mut b, seed, Stream::B, pair, range);
-        Self::of(gemm, seed, pair, &a, &b)
+        Self::of(gemm, audits, pair, &a, &b)
     }
 
     /// As [`Self::new`], from operands that were already generated on the host with [`fill`]: at least
     /// m·k and k·n of them.
-    pub fn of(gemm: Gemm, seed: u64, pair: u32, a: &[f32], b: &[f32]) -> Self {
-        let challenge = challenge(seed, pair, gemm.n);
+    pub fn of(gemm: Gemm, audits: AuditSeed, pair: u32, a: &[f32], b: &[f32]) -> Self {
+        let challenge = challenge(audits, pair, gemm.n);
         let weigh = |row: &[f32], weights: &[u32]| {
             row.iter().zip(weights).fold(0_u32, |sum, (&x, &w)| {
                 sum.wrapping_add((x as i32 as u32).wrapping_mul(w))
@@ -228,7 +238,7 @@ mod tests {
     fn a_right_product_passes_and_any_single_flipped_bit_is_seen() {
         let gemm = Gemm::new(9, 13, 21);
         let range = operand_range(Dtype::F32, gemm.k).unwrap();
-        let expected = Expected::new(gemm, 7, 3, range);
+        let expected = Expected::new(gemm, 7, AuditSeed(8), 3, range);
         let mut c = product(gemm, 7, 3, range);
         let mut rows = vec![0; 9];
         row_sums(&c, &expected.challenge, &mut rows);
@@ -260,10 +270,28 @@ mod tests {
 
     #[test]
     fn the_audited_share_is_the_share_asked_for() {
-        let hits = (0..100_000_u64).filter(|&s| selects(1, s, 0, 0.1)).count();
+        let hits = (0..100_000_u64)
+            .filter(|&s| selects(AuditSeed(1), s, 0, 0.1))
+            .count();
         assert!((9_500..10_500).contains(&hits), "{hits}");
-        assert!(!(0..1000).any(|s| selects(1, s, 0, 0.0)));
-        assert!((0..1000).all(|s| selects(1, s, 0, 1.0)));
+        assert!(!(0..1000).any(|s| selects(AuditSeed(1), s, 0, 0.0)));
+        assert!((0..1000).all(|s| selects(AuditSeed(1), s, 0, 1.0)));
+    }
+
+    #[test]
+    fn who_knows_the_operands_seed_cannot_list_what_is_audited() {
+        let listed = |seed| -> Vec<u64> {
+            (0..10_000)
+                .filter(|&s| selects(AuditSeed(seed), s, 0, 0.12))
+                .collect()
+        };
+        let (guessed, real) = (listed(20_260_304), listed(7_777_777));
+        let right = guessed.iter().filter(|s| real.contains(s)).count();
+        // A guess is right as often as chance is: 12 % of about 1,200.
+        let share = right as f64 / guessed.len() as f64;
+        assert!((0.08..0.17).contains(&share), "{share}");
+        let vector = |seed| challenge(AuditSeed(seed), 0, 64);
+        assert_ne!(vector(1), vector(2));
     }
 
     #[test]
@@ -278,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_missing_row_is_a_mismatch() {
-        let expected = Expected::new(Gemm::new(4, 4, 4), 1, 0, 8);
+        let expected = Expected::new(Gemm::new(4, 4, 4), 1, AuditSeed(2), 0, 8);
         assert!(expected.check(&expected.rows[..3]).is_some());
     }
 }

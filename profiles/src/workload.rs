@@ -136,6 +136,12 @@ pub struct Parts {
     pub memory: bool,
 }
 
+/// Seed of what is audited and of the vector that audits it. A type of its own, so that the public seed of the
+/// operands, by which anyone could list the audited matmuls beforehand, cannot stand in for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AuditSeed(pub u64);
+
 /// One step of work, lowered to shapes and bytes; the same for every rank of a group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepSpec {
@@ -151,11 +157,19 @@ pub struct StepSpec {
     pub audit_share: f64,
     /// Operand pairs that the matmuls rotate over.
     pub operand_pairs: u32,
-    /// Seed of operands, audits and exact gradients.
+    /// Seed of operands and exact gradients.
     pub seed: u64,
+    /// Seed of the audits; absent from records made when one seed served for both.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit_seed: Option<AuditSeed>,
 }
 
 impl StepSpec {
+    /// The seed that chooses audited matmuls and buckets, and the challenge that checks them.
+    pub fn audits(&self) -> AuditSeed {
+        self.audit_seed.unwrap_or(AuditSeed(self.seed))
+    }
+
     /// Work of all matmuls of one step.
     pub fn flop(&self) -> Flops {
         Flops(self.gemms.iter().map(|g| g.flop().0).sum())

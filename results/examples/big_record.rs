@@ -313,6 +313,7 @@ fn opened(seconds: u64) -> Outcome<Opened> {
             audit_share: 0.1,
             operand_pairs: 2,
             seed: 1,
+            audit_seed: None,
         }],
         schedule: vec![Segment {
             name: "burn".to_owned(),

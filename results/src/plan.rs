@@ -84,7 +84,8 @@ pub enum SegmentKind {
 }
 
 impl Plan {
-    /// SHA-256 of the plan's JSON, in hexadecimal: printed before the load starts.
+    /// SHA-256 of the plan's JSON, in hexadecimal: printed before the load starts. Two runs of one profile differ in
+    /// it, since each draws a seed of its own for its audits; what they share is the profile's digest.
     pub fn digest(&self) -> String {
         let json = serde_json::to_vec(self).unwrap_or_default();
         hex(&Sha256::digest(&json))

@@ -15,6 +15,7 @@ use crate::topology;
 use crate::view::{View, json::Json, live::Live, plain::Plain};
 use hallmark_kernels::device::DeviceInfo;
 use hallmark_profiles::profile;
+use hallmark_profiles::workload::AuditSeed;
 use hallmark_results::frame::{FORMAT_VERSION, Frame, Opened, Table, What};
 use hallmark_results::plan::{Plan, SegmentKind};
 use hallmark_results::standing::Standing;
@@ -39,6 +40,7 @@ pub fn run(args: &Run) -> Result<Exit, Failure> {
     let host = topology::host();
     let mut settings = Settings {
         seed: args.seed,
+        audit_seed: audit_seed()?,
         duration: args.duration,
         node: host.name.clone(),
         probe: None,
@@ -166,6 +168,18 @@ pub fn resume(args: &Resume) -> Result<Exit, Failure> {
     };
     let (standing, pen) = real::perform(standing, stage);
     record::conclude(&args.run, &standing, pen, view.as_mut())
+}
+
+/// A seed that nobody can know before the run, so that nobody can list what will be audited.
+fn audit_seed() -> Result<AuditSeed, Failure> {
+    /// JSON's readers hold whole numbers exactly up to here, and the record must keep the seed exactly.
+    const BITS: u32 = 53;
+    let drawn = getrandom::u64().map_err(|e| {
+        Failure::broken(format!(
+            "the operating system gave no random number for the audits: {e}"
+        ))
+    })?;
+    Ok(AuditSeed(drawn >> (u64::BITS - BITS)))
 }
 
 fn sources(show: &Show, replay: &[PathBuf]) -> Sources {

@@ -5,6 +5,7 @@ use crate::collective::exact::{digest, expected_digest, fill_exact, first_mismat
 use crate::collective::{Collective, CollectiveError};
 use crate::timer::now_ns;
 use crate::work::{Span, Work};
+use hallmark_profiles::workload::{AuditSeed, StepSpec};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -46,14 +47,16 @@ pub struct Reducer {
 }
 
 impl Reducer {
-    /// `seed`, `share`: which buckets of which steps are audited; the same on all ranks.
-    pub fn start(collective: Box<dyn Collective>, seed: u64, share: f64) -> Self {
+    /// `spec`: whose seeds choose gradients and audited buckets; the same on all ranks.
+    pub fn start(collective: Box<dyn Collective>, spec: &StepSpec) -> Self {
+        let (seed, audits, share) = (spec.seed, spec.audits(), spec.audit_share);
         let (asks, inbox) = channel();
         let (outbox, answers) = channel();
         let thread = std::thread::spawn(move || {
             let mut rank = Rank {
                 collective,
                 seed,
+                audits,
                 share,
                 step: Reduced::default(),
             };
@@ -101,6 +104,7 @@ impl Drop for Reducer {
 struct Rank {
     collective: Box<dyn Collective>,
     seed: u64,
+    audits: AuditSeed,
     share: f64,
     step: Reduced,
 }
@@ -160,7 +164,12 @@ impl Rank {
     }
 
     fn reduce(&mut self, bucket: usize, seq: u64) -> Result<(), CollectiveError> {
-        let audited = audit::selects(self.seed, seq, audit::bucket_key(bucket as u32), self.share);
+        let audited = audit::selects(
+            self.audits,
+            seq,
+            audit::bucket_key(bucket as u32),
+            self.share,
+        );
         if audited {
             // Fresh data, so that a total left over from an earlier step cannot pass.
             let (seed, rank) = (self.seed, self.collective.rank());

@@ -15,7 +15,7 @@ use crate::error::KernelError;
 use crate::timer::{Timer, now_ns};
 use crate::work::{Span, StepDone, Submission, Work};
 use half::bf16;
-use hallmark_profiles::workload::{Dtype, Gemm, StepSpec};
+use hallmark_profiles::workload::{AuditSeed, Dtype, Gemm, StepSpec};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -229,15 +229,15 @@ impl Machine {
                     .entry((gemm, pair))
                     .or_insert_with(|| match (a, b) {
                         (Operands::F32(a), Operands::F32(b)) => {
-                            Expected::of(gemm, spec.seed, pair, a, b)
+                            Expected::of(gemm, spec.audits(), pair, a, b)
                         }
-                        _ => Expected::new(gemm, spec.seed, pair, range),
+                        _ => Expected::new(gemm, spec.seed, spec.audits(), pair, range),
                     });
             }
         }
         let filled = |length: u64, value: f32| vec![value; length as usize];
         let (p, m) = (spec.parameters, spec.memory.0 / 4);
-        let reducer = collective.map(|c| Reducer::start(c, spec.seed, spec.audit_share));
+        let reducer = collective.map(|c| Reducer::start(c, &spec));
         Ok(Self {
             c: filled(nc, 0.0),
             rows: Vec::new(),
@@ -348,7 +348,7 @@ impl Machine {
             self.matmul(gemm, pair)?;
             merge(&mut done.spans, begun, now_ns(), gemm.flop().0);
             done.gemms += 1;
-            if audit::selects(self.spec.seed, seq, index as u32, self.spec.audit_share) {
+            if audit::selects(self.spec.audits(), seq, index as u32, self.spec.audit_share) {
                 self.audit(gemm, pair, done);
             }
             while parts.buckets
@@ -473,13 +473,19 @@ impl Machine {
                 detail: "this step has no matmul to test".to_owned(),
             });
         };
-        let expected = Expected::new(gemm, self.spec.seed, 0, range(&self.spec)?);
+        let expected = Expected::new(
+            gemm,
+            self.spec.seed,
+            self.spec.audits(),
+            0,
+            range(&self.spec)?,
+        );
         self.matmul(gemm, 0)?;
         let count = gemm.elements()[2] as usize;
         let mut rows = vec![0; gemm.m as usize];
         audit::row_sums(&self.c[..count], &expected.challenge, &mut rows);
         let clean_passed = expected.check(&rows).is_none();
-        let (element, bit) = flip_place(self.spec.seed, &self.c[..count]);
+        let (element, bit) = flip_place(self.spec.audits(), &self.c[..count]);
         self.c[element] = f32::from_bits(self.c[element].to_bits() ^ (1 << bit));
         audit::row_sums(&self.c[..count], &expected.challenge, &mut rows);
         let mismatch = expected.check(&rows);
@@ -495,10 +501,10 @@ impl Machine {
 }
 
 /// Which bit the self-test flips: any of any element, but for the sign of a zero.
-fn flip_place(seed: u64, c: &[f32]) -> (usize, u32) {
-    let element = audit::hash(seed, Stream::Flip, 0, 0) as usize % c.len().max(1);
+fn flip_place(seed: AuditSeed, c: &[f32]) -> (usize, u32) {
+    let element = audit::hash(seed.0, Stream::Flip, 0, 0) as usize % c.len().max(1);
     let bits = if c[element] == 0.0 { 31 } else { 32 };
-    (element, audit::hash(seed, Stream::Flip, 1, 0) % bits)
+    (element, audit::hash(seed.0, Stream::Flip, 1, 0) % bits)
 }
 
 /// The operand range that suits all matmuls of the step.

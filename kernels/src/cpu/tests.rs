@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::work::Submission;
-use hallmark_profiles::workload::{Gemm, Parts};
+use hallmark_profiles::workload::{AuditSeed, Gemm, Parts};
 use std::time::Duration;
 
 fn spec() -> StepSpec {
@@ -19,6 +19,7 @@ fn spec() -> StepSpec {
         audit_share: 1.0,
         operand_pairs: 16,
         seed: 11,
+        audit_seed: Some(AuditSeed(12)),
     }
 }
 
@@ -55,7 +56,10 @@ fn every_audited_matmul_of_every_step_is_right() {
 #[test]
 fn the_flipped_bit_is_caught_whatever_the_seed() {
     for seed in 0..20 {
-        let mut step = prepared(&StepSpec { seed, ..spec() });
+        let mut step = prepared(&StepSpec {
+            audit_seed: Some(AuditSeed(seed)),
+            ..spec()
+        });
         let test = step.self_test().unwrap();
         assert!(
             test.clean_passed && test.flip_caught,

@@ -5,7 +5,7 @@
 use super::gpu::{Gpu, SETUP_LIMIT};
 use super::layout::{Layout, SLOTS};
 use super::pipelines::{Kernel, Kernels, PARAMS_BYTES, PARAMS_STRIDE};
-use crate::audit::{Stream, key};
+use crate::audit::{Stream, challenge_key, key};
 use crate::error::KernelError;
 use ::wgpu::{BindGroup, Buffer, BufferUsages as Usage, ComputePass, QuerySet};
 use hallmark_profiles::workload::{Gemm, StepSpec};
@@ -262,7 +262,7 @@ fn records(params: &mut Params, spec: &StepSpec, layout: &Layout) -> (Vec<u32>, 
         .zip(&layout.first_row)
         .map(|(g, first)| {
             (0..layout.pairs)
-                .map(|pair| params.push(&[g.m, g.n, key(spec.seed, Stream::R, pair), *first]))
+                .map(|pair| params.push(&[g.m, g.n, challenge_key(spec.audits(), pair), *first]))
                 .collect()
         })
         .collect();

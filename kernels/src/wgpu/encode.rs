@@ -207,7 +207,7 @@ impl<'a> Recorder<'a> {
             .filter(|(_, b)| done(b.after))
         {
             let number = audit::bucket_key(bucket as u32);
-            let audited = audit::selects(spec.seed, seq, number, spec.audit_share);
+            let audited = audit::selects(spec.audits(), seq, number, spec.audit_share);
             if audited {
                 // Fresh data, so that a total left over from an earlier step cannot pass.
                 arrays.aim_addend(gpu, slot, bucket, addend_key(spec.seed, rank, seq));
@@ -296,7 +296,7 @@ pub(super) fn step(context: &Context<'_>, slot: usize, submission: Submission) -
         let mut run = Vec::new();
         for gemm in 0..spec.gemms.len() {
             run.push(gemm);
-            let audited = audit::selects(spec.seed, seq, gemm as u32, spec.audit_share);
+            let audited = audit::selects(spec.audits(), seq, gemm as u32, spec.audit_share);
             let fills = rank.is_some() && spec.buckets.iter().any(|b| b.after as usize == gemm);
             if audited || fills || gemm + 1 == spec.gemms.len() {
                 recorder.matmuls(seq, &mut run);

@@ -245,16 +245,22 @@ impl PreparedStep for Step {
         let expected = match self.answers.get(&(gemm, 0)) {
             Some(known) => known,
             None => {
-                fresh = Expected::new(gemm, self.spec.seed, 0, self.layout.range);
+                fresh = Expected::new(
+                    gemm,
+                    self.spec.seed,
+                    self.spec.audits(),
+                    0,
+                    self.layout.range,
+                );
                 &fresh
             }
         };
         let count = expected.rows.len();
         let clean = self.rows_of(audited, false, count)?;
         let elements = gemm.elements()[2].min(u64::from(u32::MAX)) as u32;
-        let element = hash(self.spec.seed, Stream::Flip, 0, 0) % elements;
+        let element = hash(self.spec.audits().0, Stream::Flip, 0, 0) % elements;
         // Not the sign: of a zero it is no error.
-        let bit = hash(self.spec.seed, Stream::Flip, 0, 1) % 31;
+        let bit = hash(self.spec.audits().0, Stream::Flip, 0, 1) % 31;
         self.arrays.aim_flip(&self.gpu, element, bit);
         let flipped = self.rows_of(audited, true, count)?;
         Ok(SelfTest {
@@ -293,7 +299,7 @@ fn answers(spec: &StepSpec, layout: &Layout) -> Answers {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let share = wanted.len().div_ceil(threads).max(1);
     let expect = |&(gemm, pair): &(Gemm, u32)| {
-        let expected = Expected::new(gemm, spec.seed, pair, layout.range);
+        let expected = Expected::new(gemm, spec.seed, spec.audits(), pair, layout.range);
         ((gemm, pair), expected)
     };
     std::thread::scope(|scope| {

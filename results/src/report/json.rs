@@ -8,6 +8,7 @@ use crate::plan::Segment;
 use crate::verdict::{Finding, NotMeasured, Outcome, Punch};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::Unit;
+use hallmark_profiles::workload::AuditSeed;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -103,6 +104,8 @@ struct ProfilePart<'a> {
 struct PlanPart<'a> {
     digest: &'a str,
     seed: u64,
+    /// Null in records made when `seed` chose the audits too.
+    audit_seed: Option<AuditSeed>,
     dtype: &'static str,
     transport: &'a str,
     queue_depth: u32,
@@ -192,6 +195,7 @@ impl<'a> Report<'a> {
             plan: PlanPart {
                 digest: &standing.opened().plan_digest,
                 seed: plan.seed,
+                audit_seed: plan.steps.first().and_then(|s| s.audit_seed),
                 dtype: plan.dtype.name(),
                 transport: &plan.transport,
                 queue_depth: plan.queue_depth,

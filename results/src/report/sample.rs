@@ -106,6 +106,7 @@ impl Sample {
             audit_share: 0.1,
             operand_pairs: 16,
             seed: 1,
+            audit_seed: None,
         };
         Plan {
             profile_digest: profile::digest(&loaded.text),

@@ -2,7 +2,7 @@
 
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::Bytes;
-use hallmark_profiles::workload::{Dtype, Parts, StepSpec};
+use hallmark_profiles::workload::{AuditSeed, Dtype, Parts, StepSpec};
 use hallmark_results::frame::{
     ClockState, Closed, Ending, Event, FORMAT_VERSION, FaultKind, Frame, Host, OpRow, Opened,
     Provenance, Samples, Series, SeriesKind, StepRow, Steps, Table, What,
@@ -74,6 +74,7 @@ pub fn opened() -> Opened {
             audit_share: 0.1,
             operand_pairs: 2,
             seed: u64::MAX,
+            audit_seed: Some(AuditSeed(u64::MAX)),
         }],
         schedule: vec![
             segment("ramp", SegmentKind::RampUp),

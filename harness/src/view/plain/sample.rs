@@ -71,6 +71,7 @@ pub fn opened(devices: usize, name: &str) -> Frame {
         audit_share: 0.1,
         operand_pairs: 16,
         seed: 1,
+        audit_seed: None,
     };
     let plan = Plan {
         profile_text: text.to_owned(),

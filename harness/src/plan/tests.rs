@@ -1,0 +1,153 @@
+//! What a plan promises of the work, its course and what was changed.
+
+use super::*;
+
+fn device(id: &str) -> DeviceInfo {
+    DeviceInfo {
+        id: id.to_owned(),
+        engine: "cpu".to_owned(),
+        name: "a processor".to_owned(),
+        vendor: String::new(),
+        pci: None,
+        uuid: None,
+        driver: String::new(),
+        memory: Bytes::gibibytes(8),
+        dtypes: vec![Dtype::F32],
+        software: true,
+        cores: vec![0],
+        facts: Vec::new(),
+    }
+}
+
+fn smoke() -> Loaded {
+    hallmark_profiles::profile::load("smoke").unwrap()
+}
+
+fn settings(rate: f64) -> Settings {
+    Settings {
+        probe: Some(rate),
+        ..Settings::default()
+    }
+}
+
+#[test]
+fn the_same_input_gives_the_same_plan() {
+    let devices = [device("cpu0"), device("cpu1")];
+    let make = || {
+        super::make(&smoke(), &devices, &settings(150e9))
+            .unwrap()
+            .digest()
+    };
+    assert_eq!(make(), make());
+}
+
+#[test]
+fn a_training_step_does_three_matmuls_for_each_weight_and_reduces_every_gradient() {
+    let plan = make(
+        &smoke(),
+        &[device("cpu0"), device("cpu1")],
+        &settings(200e9),
+    )
+    .unwrap();
+    let step = &plan.steps[plan.schedule.last().unwrap().step];
+    assert_eq!(step.gemms.len(), 2 * 4 * 3);
+    let reduced: u64 = step.buckets.iter().map(|b| b.bytes.0).sum();
+    assert_eq!(reduced, 4 * step.parameters);
+    let forward: f64 = step.gemms[..8].iter().map(|g| g.flop().0).sum();
+    assert!((step.flop().0 / forward - 3.0).abs() < 1e-9);
+    assert!(step.buckets.windows(2).all(|w| w[0].after <= w[1].after));
+}
+
+#[test]
+fn a_slow_device_gets_a_smaller_step_and_a_fast_one_a_larger() {
+    let devices = [device("cpu0")];
+    let flop = |rate| {
+        make(&smoke(), &devices, &settings(rate)).unwrap().steps[0]
+            .flop()
+            .0
+    };
+    assert!(flop(4e9) <= 4e9 * 0.12);
+    assert!(flop(4e9) < flop(150e9));
+    assert!(flop(150e9) < flop(10e12));
+}
+
+#[test]
+fn a_dtype_that_no_device_has_is_refused_with_what_each_has() {
+    let soak = hallmark_profiles::profile::load("soak").unwrap();
+    let error = make(&soak, &[device("cpu0")], &Settings::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("bf16") && error.contains("cpu0 has f32"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_matmul_that_does_not_fit_says_what_is_free_and_needed() {
+    let text = smoke()
+        .text
+        .replace("hidden = 512", "hidden = 65536")
+        .replace("fit_step = \"120 ms\"\n", "");
+    let loaded = hallmark_profiles::profile::parse(&text, "big.toml").unwrap();
+    let error = make(&loaded, &[device("cpu0")], &Settings::default())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with("cpu0 has 8\u{a0}GiB free, the profile's steps need"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_shorter_run_scales_every_phase_and_says_so() {
+    let mut settings = settings(150e9);
+    settings.duration = Time::new(Duration::from_secs(10));
+    let plan = make(&smoke(), &[device("cpu0"), device("cpu1")], &settings).unwrap();
+    let phases = plan
+        .schedule
+        .iter()
+        .filter(|s| matches!(s.kind, SegmentKind::Phase(_)));
+    let total: u64 = phases.map(|s| s.duration_ns).sum();
+    assert!(total.abs_diff(10_000_000_000) < 10, "{total}");
+    assert_eq!(plan.overrides.len(), 1);
+}
+
+#[test]
+fn the_load_rises_and_falls_by_groups() {
+    let devices: Vec<_> = (0..4).map(|i| device(&format!("cpu{i}"))).collect();
+    let plan = make(&smoke(), &devices, &settings(150e9)).unwrap();
+    let active: Vec<_> = plan.schedule.iter().map(|s| s.active).collect();
+    assert_eq!((active[0], active[active.len() - 1]), (2, 2));
+    assert!(active[1..active.len() - 1].iter().all(|a| *a == 4));
+}
+
+#[test]
+fn each_run_draws_its_audits_and_the_load_stays_the_profiles() {
+    let with = |audit_seed| {
+        let settings = Settings {
+            audit_seed: AuditSeed(audit_seed),
+            ..settings(150e9)
+        };
+        make(&smoke(), &[device("cpu0"), device("cpu1")], &settings).unwrap()
+    };
+    let (one, other) = (with(1), with(2));
+    assert_ne!(one.digest(), other.digest());
+    for (a, b) in one.steps.iter().zip(&other.steps) {
+        assert_eq!((a.seed, &a.gemms), (smoke().profile.seed, &b.gemms));
+        assert_eq!((a.audits(), b.audits()), (AuditSeed(1), AuditSeed(2)));
+    }
+}
+
+#[test]
+fn a_plan_without_a_drawn_seed_reads_back_under_its_old_digest_and_audits_by_its_one_seed() {
+    let mut plan = make(&smoke(), &[device("cpu0")], &settings(150e9)).unwrap();
+    for step in &mut plan.steps {
+        step.audit_seed = None;
+    }
+    let text = serde_json::to_string(&plan).unwrap();
+    assert!(!text.contains("audit_seed"), "{text}");
+    let back: Plan = serde_json::from_str(&text).unwrap();
+    assert_eq!(back.digest(), plan.digest());
+    assert_eq!(back.steps[0].audits(), AuditSeed(plan.seed));
+}
