@@ -6,7 +6,7 @@ use crate::sensor::hwmon::HwmonSensor;
 use crate::sensor::nvml::{Group, NvmlLibrary};
 use crate::sensor::rapl::RaplSensor;
 use crate::sensor::replay::ReplaySensor;
-use crate::sensor::{DeviceKey, Sensor};
+use crate::sensor::{Description, DeviceKey, Sensor};
 use crate::shell::probes::Probe;
 use hallmark_results::frame::{Table, What};
 use hallmark_results::plan::Plan;
@@ -42,6 +42,8 @@ pub struct Sensors {
     /// Each with its period, where it has one of its own.
     pub present: Vec<(Box<dyn Sensor>, Option<u64>)>,
     pub absent: Vec<What>,
+    /// What was found of the libraries that were loaded.
+    pub facts: Vec<(String, String)>,
 }
 
 /// Opens every sensor of this node.
@@ -79,6 +81,7 @@ impl Sensors {
             Ok(library) => library,
             Err(absent) => return self.absent.push(absent.into()),
         };
+        self.facts.extend(library.file());
         let (devices, absent) = library.devices();
         self.absent.extend(absent.into_iter().map(What::from));
         for device in devices {
@@ -91,6 +94,17 @@ impl Sensors {
         }
     }
 
+    /// Every device that telemetry sees, whether it takes part or not.
+    pub fn devices(&self) -> Vec<DeviceKey> {
+        let mut keys: Vec<DeviceKey> = Vec::new();
+        for key in self.present.iter().filter_map(|(s, _)| s.describe().device) {
+            if !keys.contains(&key) {
+                keys.push(key);
+            }
+        }
+        keys
+    }
+
     /// Turns the sensors into tables of a run and the probes that fill them, numbered from `first`,
     /// with the settings as found.
     pub fn lay_out(self, plan: &Plan, first: u32) -> Layout {
@@ -98,11 +112,16 @@ impl Sensors {
         layout
             .events
             .extend(self.absent.into_iter().map(|what| (None, what)));
+        let facts = self.facts.into_iter();
+        layout
+            .events
+            .extend(facts.map(|(key, value)| (None, What::AsFound { key, value })));
         for ((mut sensor, period), id) in self.present.into_iter().zip(first..) {
             let description = sensor.describe();
             let device = description.device.as_ref().and_then(|key| owner(plan, key));
             if description.device.is_some() && device.is_none() {
-                // It watches a device that takes no part; its samples would say nothing of this run.
+                // Its samples would say nothing of this run; that the device is there and idle does.
+                layout.tell_idle(&description);
                 continue;
             }
             for (key, value) in sensor.as_found() {
@@ -131,6 +150,7 @@ impl Sensors {
             });
             layout.probes.push(Probe {
                 table: id,
+                device,
                 period_ns,
                 description,
                 sensor,
@@ -146,6 +166,24 @@ pub struct Layout {
     pub tables: Vec<Table>,
     pub probes: Vec<Probe>,
     pub events: Vec<(Option<u32>, What)>,
+}
+
+impl Layout {
+    /// Tells once that a device is here and takes no part.
+    fn tell_idle(&mut self, description: &Description) {
+        let key = description.device.clone().unwrap_or_default();
+        let name = key.uuid.or(key.pci).unwrap_or_default();
+        let told = What::Absent {
+            what: format!("load on device {name}"),
+            why: "telemetry sees the device, and this run does not load it".to_owned(),
+            remedy:
+                "leave --devices at its default; `hallmark inspect` shows which engine can load it"
+                    .to_owned(),
+        };
+        if !self.events.iter().any(|(_, what)| *what == told) {
+            self.events.push((None, told));
+        }
+    }
 }
 
 fn owner(plan: &Plan, key: &DeviceKey) -> Option<u32> {

@@ -13,11 +13,12 @@ mod faults;
 #[path = "nvml/world.rs"]
 mod world;
 
-use hallmark::sensor::nvml::{Group, NvmlSensor};
+use hallmark::sensor::nvml::{Group, IDENTITY, KEYS, NvmlSensor};
 use hallmark::sensor::{DeviceKey, Reading, Sensor};
 use hallmark_profiles::metric::Metric;
 use hallmark_results::frame::{Provenance, SeriesKind, What};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use world::{
     FIRST, POWER_CAP, SECOND, SECOND_NS, SW_THERMAL, World, absent, device, healthy, key, place,
     value,
@@ -66,6 +67,14 @@ fn counts_of_errors_and_the_state_of_links_are_read() {
     assert_eq!(read(Metric::RowRemap, "uncorrectable"), Some(1.0));
     assert_eq!(read(Metric::RowRemap, "pending"), Some(1.0));
     assert_eq!(read(Metric::RowRemap, "failed"), Some(0.0));
+    let kind = |label| {
+        let place = place(&sensor, Metric::RowRemap, label).expect("a series");
+        sensor.describe().series[place].kind
+    };
+    assert_eq!(kind("uncorrectable"), SeriesKind::Counter);
+    // What held before the run began must be seen, so a state is no counter, of which growth counts.
+    assert_eq!(kind("pending"), SeriesKind::Gauge);
+    assert_eq!(kind("failed"), SeriesKind::Gauge);
     assert_eq!(read(Metric::PcieReplay, ""), Some(4.0));
     assert_eq!(read(Metric::PcieWidth, ""), Some(8.0));
     assert_eq!(read(Metric::PcieGeneration, ""), Some(5.0));
@@ -294,4 +303,47 @@ fn a_device_is_found_by_uuid_or_pci_and_an_unknown_one_says_what_to_do() {
             "{absent}"
         );
     }
+}
+
+#[test]
+fn every_device_tells_the_same_settings_in_the_same_words() {
+    let poor = json!({ "mig_mode": null, "pcie_width_max": null, "energy_mj": null });
+    let second = device(SECOND, 0x43, poor, json!({}));
+    let world = World::start(json!({ "devices": [healthy(), second] }));
+    let settings = |uuid| world.sensor(uuid, Group::Load).as_found();
+    let (rich, poor) = (settings(FIRST), settings(SECOND));
+    for found in [&rich, &poor] {
+        let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(keys, KEYS);
+    }
+    let differ: Vec<&str> = rich
+        .iter()
+        .zip(&poor)
+        .filter(|(a, b)| a != b)
+        .map(|((key, _), _)| key.as_str())
+        .collect();
+    assert!(
+        ["mig", "pcie_width_max"].iter().all(|k| differ.contains(k)),
+        "{differ:?}"
+    );
+    let expected = |key: &&str| IDENTITY.contains(key) || ["mig", "pcie_width_max"].contains(key);
+    assert!(differ.iter().all(expected), "{differ:?}");
+}
+
+#[test]
+fn the_library_that_was_loaded_is_told_with_its_digest() {
+    let world = World::start(json!({ "devices": [healthy()] }));
+    let found = world.library.file();
+    let setting = |key: &str| {
+        let entry = found.iter().find(|(name, _)| name == key);
+        entry.map_or("", |(_, value)| value.as_str())
+    };
+    let file = setting("nvml_library");
+    assert!(
+        file.starts_with('/') && file.ends_with("/libnvidia-ml.so.1"),
+        "{file}"
+    );
+    let bytes = std::fs::read(file).expect("the file that was loaded is there");
+    let digest = hallmark_results::plan::hex(&Sha256::digest(bytes));
+    assert_eq!(setting("nvml_library_sha256"), digest);
 }

@@ -6,11 +6,13 @@ use hallmark::plan::{self, Settings};
 use hallmark::run::Input;
 use hallmark::shell::simulated::{Happening, Physics, World};
 use hallmark_kernels::device::DeviceInfo;
+use hallmark_profiles::metric::Metric;
 use hallmark_profiles::profile;
 use hallmark_profiles::units::Bytes;
 use hallmark_profiles::workload::Dtype;
 use hallmark_results::frame::{
-    ClockState, Ending, FORMAT_VERSION, FaultKind, Frame, Host, Opened, Provenance, What,
+    ClockState, Ending, FORMAT_VERSION, FaultKind, Frame, Host, Opened, Provenance, Samples,
+    Series, SeriesKind, Table, What,
 };
 use hallmark_results::plan::SegmentKind;
 use hallmark_results::standing::Standing;
@@ -294,4 +296,69 @@ fn a_declared_sensor_that_gave_nothing_leaves_the_run_undecided_and_is_named() {
     let finding = verdict.findings.iter().find(named).unwrap();
     assert_eq!(finding.outcome, Outcome::Inconclusive);
     assert!(verdict.not_measured.iter().any(|n| n.what == "power_draw"));
+}
+
+/// Ten minutes with the row remaps of one device, of which `failed` were so before it began.
+fn row_remap(failed: f64) -> Outcome {
+    let gate = "metrics = [\"row_remap\"]\n[[criterion]]\nname = \"row-remap\"\nmetric = \"row_remap\"\nscope = \"gpu\"\n\
+                statistic = \"max\"\nat_most = \"0 count\"\n[[criterion]]\nname = \"step-time\"";
+    let text = TEN_MINUTES.replacen("[[criterion]]\nname = \"step-time\"", gate, 1);
+    let opened = opened_with(&text, 2);
+    let standing = Standing::open(&opened).unwrap();
+    let plan = standing.opened().plan.clone();
+    let series = |label: &str, kind| Series {
+        metric: Metric::RowRemap,
+        label: label.to_owned(),
+        unit: Metric::RowRemap.spec().unit,
+        kind,
+        averaging_ns: None,
+        accuracy: None,
+    };
+    let table = Table {
+        id: 0,
+        name: "nvml-gpu0-health".to_owned(),
+        source: "NVML".to_owned(),
+        provenance: Provenance::Simulated,
+        device: Some(0),
+        place: "sim0".to_owned(),
+        period_ns: SECOND,
+        series: vec![
+            series("uncorrectable", SeriesKind::Counter),
+            series("failed", SeriesKind::Gauge),
+        ],
+    };
+    let samples = Samples {
+        table: 0,
+        at_ns: (200..600).map(|s| s * SECOND).collect(),
+        // Eight rows were remapped long ago: history, and no growth.
+        columns: vec![vec![8.0; 400], vec![failed; 400]],
+    };
+    let happenings = vec![
+        Happening {
+            at_ns: 0,
+            input: Input::Table(table),
+        },
+        Happening {
+            at_ns: 600 * SECOND,
+            input: Input::Samples(samples),
+        },
+    ];
+    let physics = (0..2).map(|_| {
+        Box::new(Steady {
+            step_ns: 100_000_000,
+            hangs_at_ns: u64::MAX,
+        }) as Box<dyn Physics>
+    });
+    let world = World::new(&plan, physics.collect(), Vec::new());
+    let (standing, _) = world.perform(standing, happenings);
+    let verdict = judge(&standing);
+    let mut findings = verdict.findings.iter();
+    let found = findings.find(|f| f.criterion.name == "row-remap");
+    found.unwrap().outcome
+}
+
+#[test]
+fn a_remap_that_had_failed_before_the_run_began_fails_its_gate() {
+    assert_eq!(row_remap(1.0), Outcome::Failed);
+    assert_eq!(row_remap(0.0), Outcome::Passed);
 }

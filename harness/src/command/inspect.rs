@@ -27,6 +27,7 @@ pub fn inspect(args: &Inspect) -> Result<Exit, Failure> {
         .chain(sensors.absent.iter().filter_map(absent))
         .collect();
     if args.json {
+        let facts = std::mem::take(&mut sensors.facts);
         let described: Vec<_> = sensors
             .present
             .iter_mut()
@@ -43,8 +44,7 @@ pub fn inspect(args: &Inspect) -> Result<Exit, Failure> {
             .iter()
             .map(|[what, why, remedy]| json!({"what": what, "why": why, "remedy": remedy}))
             .collect();
-        let all =
-            json!({"host": host, "devices": found.devices, "sensors": sensors, "absent": absent});
+        let all = json!({"host": host, "devices": found.devices, "sensors": sensors, "as_found": facts, "absent": absent});
         say(&all.to_string());
         return Ok(Exit::Accepted);
     }
@@ -73,6 +73,9 @@ pub fn inspect(args: &Inspect) -> Result<Exit, Failure> {
         for (key, value) in sensor.as_found() {
             let _ = writeln!(text, "  {:<14}   {key}: {value}", "");
         }
+    }
+    for (key, value) in &sensors.facts {
+        let _ = writeln!(text, "  {key}: {value}");
     }
     if !absent.is_empty() {
         text.push_str("\nnot here\n");

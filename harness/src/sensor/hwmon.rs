@@ -24,6 +24,9 @@ const SERIES_MAX: usize = 256;
 /// At most so many failed files are named in one reason.
 const NAMED_MAX: usize = 4;
 
+/// How the text of a setting's file is told; `None` where it has another shape.
+type Say = fn(String) -> Option<String>;
+
 /// One file and the series that it becomes.
 struct Channel {
     series: Series,
@@ -180,20 +183,40 @@ impl Sensor for HwmonSensor {
         if !attribute::is_gpu(&self.chip) {
             return Vec::new();
         }
-        let settings = [
-            ("unique_id", "device/unique_id"),
-            ("serial", "device/serial_number"),
-            ("vbios", "device/vbios_version"),
-            ("pcie_speed", "device/current_link_speed"),
-            ("pcie_speed_max", "device/max_link_speed"),
-            ("pcie_width", "device/current_link_width"),
-            ("pcie_width_max", "device/max_link_width"),
-            ("power_limit_microwatt", "power1_cap"),
-            ("power_limit_default_microwatt", "power1_cap_default"),
+        // The words of NVML's list, so that peers compare whichever sensor read them.
+        let settings: [(&str, &str, Say); 9] = [
+            ("uuid", "device/unique_id", Some),
+            ("serial", "device/serial_number", Some),
+            ("vbios", "device/vbios_version", Some),
+            ("power_limit", "power1_cap", attribute::watts),
+            (
+                "power_limit_default",
+                "power1_cap_default",
+                attribute::watts,
+            ),
+            (
+                "pcie_generation",
+                "device/current_link_speed",
+                attribute::generation,
+            ),
+            (
+                "pcie_generation_max",
+                "device/max_link_speed",
+                attribute::generation,
+            ),
+            ("pcie_width", "device/current_link_width", Some),
+            ("pcie_width_max", "device/max_link_width", Some),
         ];
-        let found = settings.into_iter().filter_map(|(key, file)| {
-            let value = sysfs::attribute(&self.folder.join(file)).ok()?;
-            Some((key.to_owned(), sysfs::label(&value)))
+        let found = settings.into_iter().map(|(key, file, say)| {
+            let value = match sysfs::attribute(&self.folder.join(file)) {
+                Ok(text) => {
+                    let text = sysfs::label(&text);
+                    say(text.clone()).unwrap_or_else(|| format!("unreadable: {text}"))
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => "not supported".to_owned(),
+                Err(error) => format!("unreadable: {error}"),
+            };
+            (key.to_owned(), value)
         });
         found.collect()
     }
@@ -281,6 +304,7 @@ mod tests {
         fs::write(device.join("gpu_busy_percent"), "97\n").unwrap();
         fs::write(device.join("mem_info_vram_used"), "1024\n").unwrap();
         fs::write(device.join("current_link_width"), "16\n").unwrap();
+        fs::write(device.join("current_link_speed"), "32.0 GT/s PCIe\n").unwrap();
         fs::write(device.join("vbios_version"), "113-M3000100-102\n").unwrap();
         std::os::unix::fs::symlink(device, folder.join("device")).unwrap();
         folder
@@ -325,8 +349,18 @@ mod tests {
             power.and_then(|series| series.averaging_ns),
             Some(1_000_000_000)
         );
-        let vbios = ("vbios".to_owned(), "113-M3000100-102".to_owned());
-        assert!(sensor.as_found().contains(&vbios));
+        let found = sensor.as_found();
+        let setting = |key: &str| {
+            let entry = found.iter().find(|(name, _)| name == key);
+            entry.map_or("no such key", |(_, value)| value.as_str())
+        };
+        assert_eq!(setting("vbios"), "113-M3000100-102");
+        assert_eq!(setting("power_limit"), "750 W");
+        assert_eq!(setting("pcie_width"), "16");
+        assert_eq!(setting("pcie_generation"), "5");
+        assert_eq!(setting("serial"), "not supported");
+        let known = |(key, _): &(String, String)| crate::sensor::nvml::KEYS.contains(&key.as_str());
+        assert!(found.iter().all(known), "one word for one thing: {found:?}");
     }
 
     #[test]

@@ -21,12 +21,14 @@ use thiserror::Error;
 mod channel;
 mod event;
 mod group;
+mod library;
 mod links;
 mod raw;
 mod reasons;
 mod settings;
 
 pub use group::{Group, NvmlSensor};
+pub use settings::{IDENTITY, KEYS};
 
 /// Something that is not there, why, and how to get it.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -88,6 +90,11 @@ impl NvmlLibrary {
             Ok(version) => format!("NVML {version}"),
             Err(error) => format!("NVML of unknown version ({error})"),
         }
+    }
+
+    /// The file that was really loaded and its SHA-256, as settings found.
+    pub fn file(&self) -> Vec<(String, String)> {
+        library::as_found(self.nvml)
     }
 
     /// Every device that the library can open, and those that it cannot.

@@ -24,6 +24,8 @@ pub struct Probes {
 /// A sensor and the table it fills.
 pub struct Probe {
     pub table: u32,
+    /// The planned device that the table belongs to; its events are that device's.
+    pub device: Option<u32>,
     pub period_ns: u64,
     pub description: Description,
     pub sensor: Box<dyn Sensor>,
@@ -148,7 +150,7 @@ fn sample(
         let after = clock.now_ns();
         // The middle of the read is the best single instant for values fetched one after the other.
         for what in batch.add(now + (after - now) / 2, reading) {
-            if inputs.send(Input::Event(what, None)).is_err() {
+            if inputs.send(Input::Event(what, probe.device)).is_err() {
                 return;
             }
         }
@@ -163,6 +165,6 @@ fn sample(
         let _ = inputs.send(Input::Samples(samples));
     }
     if let Some(gap) = batch.open_gap() {
-        let _ = inputs.send(Input::Event(gap, None));
+        let _ = inputs.send(Input::Event(gap, probe.device));
     }
 }

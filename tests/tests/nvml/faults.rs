@@ -3,10 +3,19 @@
 use crate::world::{
     FIRST, POWER_CAP, SECOND, SECOND_NS, World, absent, device, healthy, key, load, value,
 };
+use hallmark::clock::RunClock;
+use hallmark::plan::{self, Settings};
+use hallmark::run::Input;
 use hallmark::sensor::nvml::Group;
 use hallmark::sensor::{Reading, Sensor, Trouble};
+use hallmark::sensors::{Layout, Sensors};
+use hallmark::shell::probes::Probes;
+use hallmark_kernels::device::DeviceInfo;
 use hallmark_profiles::metric::Metric;
+use hallmark_profiles::units::Bytes;
+use hallmark_profiles::workload::Dtype;
 use hallmark_results::frame::What;
+use hallmark_results::plan::Plan;
 use serde_json::json;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -260,6 +269,78 @@ fn the_xid_of_a_device_that_is_lost_is_still_told() {
     );
     let told = |event: &What| matches!(event, What::Xid { code: 79, .. });
     assert!(reading.events.iter().any(told), "{:?}", reading.events);
+}
+
+/// A run on the first device alone, as its plan.
+fn plan_of_first() -> Plan {
+    let loaded = hallmark_profiles::profile::load("smoke").unwrap_or_else(|e| panic!("{e}"));
+    let info = DeviceInfo {
+        id: "wgpu0".to_owned(),
+        engine: "wgpu".to_owned(),
+        name: "Fake H100 80GB HBM3".to_owned(),
+        vendor: String::new(),
+        pci: Some("0000:1b:00.0".to_owned()),
+        uuid: None,
+        driver: String::new(),
+        memory: Bytes::gibibytes(80),
+        dtypes: vec![Dtype::F32],
+        software: false,
+        cores: Vec::new(),
+        facts: Vec::new(),
+    };
+    plan::make(&loaded, &[info], &Settings::default()).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// All sensors of both devices, as a run lays them out.
+fn laid_out(world: &World) -> Layout {
+    let mut sensors = Sensors {
+        facts: world.library.file(),
+        ..Sensors::default()
+    };
+    for uuid in [FIRST, SECOND] {
+        for group in [Group::Load, Group::Health] {
+            let sensor = Box::new(world.sensor(uuid, group));
+            sensors.present.push((sensor, Some(10_000_000)));
+        }
+    }
+    sensors.lay_out(&plan_of_first(), 0)
+}
+
+#[test]
+fn a_device_that_telemetry_sees_and_the_run_does_not_load_is_told_once() {
+    let second = device(SECOND, 0x43, json!({}), json!({}));
+    let world = World::start(json!({ "devices": [healthy(), second] }));
+    let layout = laid_out(&world);
+    assert_eq!(layout.tables.len(), 2, "only the loaded device is sampled");
+    let idle = |(_, what): &&(Option<u32>, What)| matches!(what, What::Absent { what, .. } if *what == format!("load on device {SECOND}"));
+    assert_eq!(layout.events.iter().filter(idle).count(), 1);
+    let told = |key: &str| {
+        let is = |(_, what): &&(Option<u32>, What)| matches!(what, What::AsFound { key: k, .. } if k == key);
+        layout.events.iter().filter(is).count()
+    };
+    assert_eq!((told("nvml_library"), told("nvml_library_sha256")), (1, 1));
+    assert_eq!(told("driver"), 1, "settings are those of the loaded device");
+}
+
+#[test]
+fn an_xid_in_a_run_is_its_devices_own() {
+    let mut gpu = healthy();
+    gpu["events"] = json!([{ "at_s": 2, "data": 79 }]);
+    let second = device(SECOND, 0x43, json!({}), json!({}));
+    let world = World::start(json!({ "devices": [gpu, second] }));
+    let layout = laid_out(&world);
+    let (send, inbox) = mpsc::channel();
+    let probes = Probes::start(layout.probes, RunClock::start(), 1, &send);
+    world.at(3.0);
+    let xid = loop {
+        match inbox.recv_timeout(Duration::from_secs(60)) {
+            Ok(Input::Event(What::Xid { code, .. }, device)) => break (code, device),
+            Ok(_) => {}
+            Err(error) => panic!("no Xid was told: {error}"),
+        }
+    };
+    probes.stop();
+    assert_eq!(xid, (79, Some(0)));
 }
 
 #[test]

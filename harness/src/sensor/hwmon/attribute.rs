@@ -27,6 +27,20 @@ pub fn is_gpu(chip: &str) -> bool {
     GPUS.contains(&chip)
 }
 
+/// Watts of a limit in microwatts, as settings are told.
+pub fn watts(microwatts: String) -> Option<String> {
+    let value: f64 = microwatts.parse().ok()?;
+    Some(format!("{} W", value / MICRO))
+}
+
+/// The PCIe generation of a link by its speed, e.g. `32.0 GT/s PCIe`.
+pub fn generation(speed: String) -> Option<String> {
+    let speeds = ["2.5", "5.0", "8.0", "16.0", "32.0", "64.0"];
+    let speed = speed.split(' ').next()?;
+    let place = speeds.iter().position(|s| *s == speed)?;
+    Some((place + 1).to_string())
+}
+
 /// A file name of the shape `temp3_input`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attribute {

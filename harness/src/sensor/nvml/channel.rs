@@ -320,13 +320,14 @@ fn health(device: &NvmlDevice) -> Vec<Choice> {
             push(metric, label, Counter, Source::Ecc(error, counter));
         }
     }
-    for (label, which) in [
-        ("correctable", Remap::Correctable),
-        ("uncorrectable", Remap::Uncorrectable),
-        ("pending", Remap::Pending),
-        ("failed", Remap::Failed),
+    // A remap that waits or has failed is a state: one that held before the window began is seen too.
+    for (label, kind, which) in [
+        ("correctable", Counter, Remap::Correctable),
+        ("uncorrectable", Counter, Remap::Uncorrectable),
+        ("pending", Gauge, Remap::Pending),
+        ("failed", Gauge, Remap::Failed),
     ] {
-        push(Metric::RowRemap, label, Counter, Source::Rows(which));
+        push(Metric::RowRemap, label, kind, Source::Rows(which));
     }
     push(Metric::PcieReplay, "", Counter, Source::PcieReplays);
     push(Metric::PcieWidth, "", Gauge, Source::PcieWidth);
