@@ -3,6 +3,7 @@
 use crate::exit::Failure;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use hallmark_profiles::inventory::DEVICES_MAX;
 use hallmark_profiles::quantity::Time;
 use std::path::PathBuf;
 
@@ -95,7 +96,7 @@ pub struct Run {
     /// Built-in profile or path of a .toml file (see `hallmark profiles list`)
     #[arg(default_value = "smoke")]
     pub profile: String,
-    /// Load these devices or engines, e.g. cpu,wgpu0 (see `hallmark inspect`)
+    /// Load these devices or engines, e.g. cpu,wgpu0 (see `hallmark inspect`); accepts no site
     #[arg(
         long,
         value_delimiter = ',',
@@ -103,6 +104,9 @@ pub struct Run {
         value_name = "LIST"
     )]
     pub devices: Vec<String>,
+    /// Declare how many devices must take part; each one missing fails the inventory [default: the profile's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(DEVICES_MAX)))]
+    pub expect_devices: Option<u32>,
     /// Scale all phases to this long together, e.g. 10min; then no site is accepted [default: the profile's]
     // A minus is part of a time that is refused for it, and no option.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
@@ -128,7 +132,7 @@ pub struct Show {
     /// Show progress in this way
     #[arg(long, value_enum, default_value = "auto")]
     pub ui: Ui,
-    /// Load NVML from this file instead of the driver's usual place
+    /// Load NVML from this file instead of the driver's usual place; accepts no site
     #[arg(long, value_name = "FILE", env = "HALLMARK_NVML")]
     pub nvml: Option<PathBuf>,
 }

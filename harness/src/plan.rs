@@ -3,6 +3,9 @@
 //! It lowers a transformer to plain matmuls and buckets, lays out the schedule, and refuses what
 //! cannot run (no such dtype, not enough memory) before anything starts.
 
+pub mod changes;
+pub mod inventory;
+
 use hallmark_kernels::audit;
 use hallmark_kernels::device::DeviceInfo;
 use hallmark_profiles::profile::{Load, Loaded, Mode, Model, Pattern, Phase, Profile};
@@ -12,6 +15,7 @@ use hallmark_profiles::units::{Bytes, Unit, human};
 use hallmark_profiles::workload::{AuditSeed, Bucket, Dtype, Gemm, Parts, StepSpec};
 use hallmark_results::frame::Provenance;
 use hallmark_results::plan::{Plan, PlannedDevice, Segment, SegmentKind};
+use std::path::PathBuf;
 use std::time::Duration;
 
 mod length;
@@ -34,6 +38,14 @@ pub struct Settings {
     pub node: String,
     /// Rough FLOP/s of the slowest device, where the profile fits its step to it.
     pub probe: Option<f64>,
+    /// The devices as they were asked for; empty or `auto` where none was left out.
+    pub devices: Vec<String>,
+    /// How many devices the operator declares.
+    pub expect_devices: Option<u32>,
+    /// The NVML library, where it was given by hand.
+    pub nvml: Option<PathBuf>,
+    /// The program that drives the devices, where it is not this one.
+    pub worker: Option<PathBuf>,
 }
 
 /// A profile that cannot run on these devices.
@@ -55,6 +67,18 @@ pub enum PlanError {
         free: Bytes,
         need: Bytes,
         largest: Gemm,
+    },
+    #[error(
+        "{profile} accepts a site only where its devices are declared: give --expect-devices N, or an [inventory] in a copy of the profile"
+    )]
+    NoInventory { profile: String },
+    #[error(
+        "{profile} declares {declared} devices, and --expect-devices says {asked}; leave the option out, or correct the profile"
+    )]
+    InventoryTwice {
+        profile: String,
+        declared: u32,
+        asked: u32,
     },
     #[error("matmul {gemm} in {dtype} cannot be audited exactly: k must be at most {k_max}")]
     NotExact {
@@ -92,7 +116,8 @@ pub fn make(
     settings: &Settings,
 ) -> Result<Plan, PlanError> {
     let mut profile = loaded.profile.clone();
-    let mut overrides = Vec::new();
+    let inventory = inventory::declared(loaded, settings)?;
+    let mut overrides = changes::of(loaded, settings);
     if let Some(duration) = settings.duration {
         shorten(&mut profile, duration)?;
         overrides.push(format!(
@@ -117,8 +142,9 @@ pub fn make(
         profile_origin: loaded.origin.clone(),
         profile_digest: loaded.digest(),
         overrides,
+        inventory,
         seed: profile.seed,
-        devices: devices.iter().map(|d| planned(d, &settings.node)).collect(),
+        devices: devices.iter().map(|d| planned(d, settings)).collect(),
         dtype,
         schedule: schedule(&profile, &steps, &step_of, devices.len()),
         limits: limits(&profile, devices),
@@ -136,7 +162,7 @@ fn ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn planned(device: &DeviceInfo, node: &str) -> PlannedDevice {
+fn planned(device: &DeviceInfo, settings: &Settings) -> PlannedDevice {
     PlannedDevice {
         id: device.id.clone(),
         engine: device.engine.clone(),
@@ -145,7 +171,7 @@ fn planned(device: &DeviceInfo, node: &str) -> PlannedDevice {
         pci: device.pci.clone(),
         uuid: device.uuid.clone(),
         driver: device.driver.clone(),
-        node: node.to_owned(),
+        node: settings.node.clone(),
         sku: sku::find(&device.name)
             .ok()
             .flatten()
@@ -154,7 +180,11 @@ fn planned(device: &DeviceInfo, node: &str) -> PlannedDevice {
         cores: device.cores.clone(),
         memory_bytes: device.memory.0,
         facts: device.facts.clone(),
-        provenance: Provenance::Measured,
+        // What another program says of a device is no measurement by this one.
+        provenance: match settings.worker {
+            Some(_) => Provenance::StandIn,
+            None => Provenance::Measured,
+        },
     }
 }
 

@@ -301,6 +301,7 @@ fn opened(seconds: u64) -> Outcome<Opened> {
         profile_text: loaded.text.clone(),
         profile_origin: loaded.origin.clone(),
         overrides: vec![],
+        inventory: None,
         seed: 1,
         devices: (0..DEVICES).map(device).collect(),
         dtype: Dtype::F32,

@@ -3,6 +3,7 @@
 //! Only the type; the harness makes it from a profile and a topology.
 
 use hallmark_profiles::criterion::Criterion;
+use hallmark_profiles::inventory::Inventory;
 use hallmark_profiles::profile::{Loaded, Profile, Pulse, StopWhen, Warmup};
 use hallmark_profiles::workload::{Dtype, Parts, StepSpec};
 use serde::{Deserialize, Serialize};
@@ -17,8 +18,12 @@ pub struct Plan {
     pub profile_origin: String,
     /// SHA-256 of the text.
     pub profile_digest: String,
-    /// What the command line changed, one sentence each. A changed run accepts no site.
+    /// What makes this run another one than its profile promises, one sentence each: the command line, a built-in
+    /// profile's name on another text, parts that are not this program's or the driver's own. Such a run accepts no site.
     pub overrides: Vec<String>,
+    /// The devices that the site is declared to have; a run without one accepts no site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Inventory>,
     pub seed: u64,
     pub devices: Vec<PlannedDevice>,
     pub dtype: Dtype,
@@ -91,7 +96,8 @@ impl Plan {
         hex(&Sha256::digest(&json))
     }
 
-    /// The profile, read again from its text; fails if the text is not the one that the digest names.
+    /// The profile, read again from its text; fails if the text is not the one that the digest names. It accepts a site
+    /// only if it has the gates for it and the site's devices were declared.
     ///
     /// # Errors
     /// One sentence: digest mismatch or a profile error.
@@ -100,9 +106,11 @@ impl Plan {
             return Err("the profile's text is not the one whose digest the plan names".to_owned());
         }
         let loaded: Loaded =
-            hallmark_profiles::profile::parse(&self.profile_text, &self.profile_origin)
+            hallmark_profiles::profile::recall(&self.profile_text, &self.profile_origin)
                 .map_err(|e| e.to_string())?;
-        Ok(loaded.profile)
+        let mut profile = loaded.profile;
+        profile.accepts_site &= self.inventory.is_some();
+        Ok(profile)
     }
 
     /// The phase that a criterion judges: its own, or the main one.

@@ -103,7 +103,7 @@ pub fn of(loaded: &Loaded, devices: usize) -> Record {
         ..Settings::default()
     };
     let mut plan = plan::make(loaded, &infos, &settings).unwrap_or_else(|e| panic!("{e}"));
-    "a link between devices, invented".clone_into(&mut plan.transport);
+    "nccl, invented".clone_into(&mut plan.transport);
     let metrics = &loaded.profile.telemetry.metrics;
     Record {
         main: loaded.profile.load.main_phase(),

@@ -6,17 +6,19 @@ use crate::cli::{Resume, Run, Show, Ui};
 use crate::clock::{self, RunClock};
 use crate::command::record;
 use crate::exit::{Exit, Failure};
-use crate::plan::{self, Settings};
+use crate::plan::{self, Settings, changes, inventory};
 use crate::run::Input;
+use crate::sensor::DeviceKey;
 use crate::sensors::{self, Layout, Sources};
+use crate::shell::fleet;
 use crate::shell::pen::Pen;
 use crate::shell::real::{self, Crew, Stage};
 use crate::topology;
 use crate::view::{View, json::Json, live::Live, plain::Plain};
-use hallmark_kernels::device::DeviceInfo;
+use hallmark_kernels::device::{Absent, DeviceInfo};
 use hallmark_profiles::profile;
 use hallmark_profiles::workload::AuditSeed;
-use hallmark_results::frame::{FORMAT_VERSION, Frame, Opened, Table, What};
+use hallmark_results::frame::{FORMAT_VERSION, FaultKind, Frame, Opened, Table, What};
 use hallmark_results::plan::{Plan, SegmentKind};
 use hallmark_results::standing::Standing;
 use hallmark_results::standing::window::Window;
@@ -38,13 +40,7 @@ pub fn run(args: &Run) -> Result<Exit, Failure> {
     let devices =
         topology::select(&found, &args.devices, &topology::cores()).map_err(Failure::usage)?;
     let host = topology::host();
-    let mut settings = Settings {
-        seed: args.seed,
-        audit_seed: audit_seed()?,
-        duration: args.duration,
-        node: host.name.clone(),
-        probe: None,
-    };
+    let mut settings = settings(args, &host.name)?;
     // A plan that cannot work on any device is refused before workers are started.
     plan::make(&loaded, &devices, &settings).map_err(Failure::usage)?;
     let sources = sources(&args.show, &args.replay);
@@ -86,15 +82,13 @@ pub fn run(args: &Run) -> Result<Exit, Failure> {
     let pen = Pen::start(journal, crew.inputs.clone());
     pen.write(opened);
     view.opened(&standing, &folder);
+    let watched = sensors.devices();
     let Layout {
         tables,
         probes,
         mut events,
     } = sensors.lay_out(&standing.opened().plan, 0);
-    events.extend(found.absent.into_iter().map(|a| {
-        let (what, why, remedy) = (a.what, a.why, a.remedy);
-        (None, What::Absent { what, why, remedy })
-    }));
+    events.extend(not_here(&standing.opened().plan, &watched, found.absent));
     // The run's clock begins with its record; opening and preparing are no part of it.
     let stage = Stage {
         crew,
@@ -134,6 +128,7 @@ pub fn resume(args: &Resume) -> Result<Exit, Failure> {
     };
     resumable(&standing).map_err(Failure::usage)?;
     let plan = standing.opened().plan.clone();
+    unchanged(&plan, &args.show)?;
     let found = topology::find();
     let devices = again(&plan, &found.devices)?;
     let sensors = sensors::open(&sources(&args.show, &[])).map_err(Failure::usage)?;
@@ -168,6 +163,50 @@ pub fn resume(args: &Resume) -> Result<Exit, Failure> {
     };
     let (standing, pen) = real::perform(standing, stage);
     record::conclude(&args.run, &standing, pen, view.as_mut())
+}
+
+/// What the command line, the environment and chance bring to a run.
+fn settings(args: &Run, node: &str) -> Result<Settings, Failure> {
+    Ok(Settings {
+        seed: args.seed,
+        audit_seed: audit_seed()?,
+        duration: args.duration,
+        node: node.to_owned(),
+        probe: None,
+        devices: args.devices.clone(),
+        expect_devices: args.expect_devices,
+        nvml: args.show.nvml.clone(),
+        worker: fleet::other_program(),
+    })
+}
+
+/// Declared devices that are missing, and engines that are not here.
+fn not_here(plan: &Plan, watched: &[DeviceKey], engines: Vec<Absent>) -> Vec<(Option<u32>, What)> {
+    let declared = plan.inventory.iter();
+    let missing = declared.flat_map(|i| inventory::missing(i, &plan.devices, watched));
+    let missing = missing.map(|detail| What::Fault {
+        kind: FaultKind::Missing,
+        detail,
+    });
+    let engines = engines.into_iter().map(|a| What::Absent {
+        what: a.what,
+        why: a.why,
+        remedy: a.remedy,
+    });
+    missing.chain(engines).map(|what| (None, what)).collect()
+}
+
+/// Refuses to bring into a resumed run what its plan, which is fixed, does not name.
+fn unchanged(plan: &Plan, show: &Show) -> Result<(), Failure> {
+    let nvml = show.nvml.as_deref().map(changes::nvml);
+    let worker = fleet::other_program().as_deref().map(changes::worker);
+    let new = |change: &String| !plan.overrides.contains(change);
+    match nvml.into_iter().chain(worker).find(new) {
+        Some(change) => Err(Failure::usage(format!(
+            "this run was begun without it, so it cannot go on with {change}"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// A seed that nobody can know before the run, so that nobody can list what will be audited.

@@ -151,3 +151,162 @@ fn a_plan_without_a_drawn_seed_reads_back_under_its_old_digest_and_audits_by_its
     assert_eq!(back.digest(), plan.digest());
     assert_eq!(back.steps[0].audits(), AuditSeed(plan.seed));
 }
+
+fn changed(settings: &Settings) -> Vec<String> {
+    make(&smoke(), &[device("cpu0")], settings)
+        .unwrap()
+        .overrides
+}
+
+#[test]
+fn who_chooses_devices_or_libraries_by_hand_is_written_into_the_plan() {
+    let settings = settings(150e9);
+    assert_eq!(changed(&settings), [""; 0]);
+    let auto = Settings {
+        devices: vec!["auto".to_owned()],
+        ..settings.clone()
+    };
+    assert_eq!(changed(&auto), [""; 0], "the default is no choice");
+    let chosen = Settings {
+        devices: vec!["wgpu0".to_owned(), "wgpu2".to_owned()],
+        nvml: Some(PathBuf::from("/tmp/mine.so")),
+        ..settings
+    };
+    let changes = changed(&chosen);
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    assert!(changes[0].starts_with("--devices wgpu0,wgpu2: "));
+    assert!(changes[1].starts_with("--nvml /tmp/mine.so: "));
+}
+
+#[test]
+fn devices_driven_by_another_program_are_stand_ins() {
+    let settings = Settings {
+        worker: Some(PathBuf::from("/tmp/worker")),
+        ..settings(150e9)
+    };
+    let plan = make(&smoke(), &[device("cpu0"), device("cpu1")], &settings).unwrap();
+    let stand_in = |d: &PlannedDevice| d.provenance == Provenance::StandIn;
+    assert!(plan.devices.iter().all(stand_in));
+    assert!(
+        plan.overrides[0].contains("/tmp/worker"),
+        "{:?}",
+        plan.overrides
+    );
+}
+
+#[test]
+fn a_profile_that_only_bears_a_built_in_ones_name_is_told_apart() {
+    let text = smoke()
+        .text
+        .replace("at_least = \"95 %\"", "at_least = \"5 %\"");
+    let mine = hallmark_profiles::profile::parse(&text, "mine.toml").unwrap();
+    let plan = make(&mine, &[device("cpu0")], &settings(150e9)).unwrap();
+    assert_eq!(plan.overrides.len(), 1);
+    let told = &plan.overrides[0];
+    for part in [
+        "mine.toml",
+        "`smoke`",
+        &mine.digest()[..12],
+        &smoke().digest()[..12],
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+    let copy = hallmark_profiles::profile::parse(&smoke().text, "copy.toml").unwrap();
+    let plan = make(&copy, &[device("cpu0")], &settings(150e9)).unwrap();
+    assert_eq!(plan.overrides, [""; 0], "a true copy is the same profile");
+}
+
+/// The hall's profile on devices that have its element type.
+fn hall(extra: &str, settings: &Settings) -> Result<Plan, PlanError> {
+    let text = hallmark_profiles::profile::load("hall-acceptance")
+        .unwrap()
+        .text;
+    let text = format!("{text}\n{extra}").replace("\"hall-acceptance\"", "\"our-hall\"");
+    let loaded = hallmark_profiles::profile::parse(&text, "our-hall.toml").unwrap();
+    let info = DeviceInfo {
+        name: "NVIDIA H100 80GB HBM3".to_owned(),
+        dtypes: vec![Dtype::Bf16],
+        memory: Bytes::gibibytes(80),
+        software: false,
+        ..device("wgpu0")
+    };
+    make(&loaded, &[info], settings)
+}
+
+#[test]
+fn a_run_that_could_accept_a_site_says_what_the_site_has_or_does_not_begin() {
+    let none = Settings::default();
+    let error = hall("", &none).unwrap_err().to_string();
+    assert!(error.contains("--expect-devices N"), "{error}");
+    let asked = Settings {
+        expect_devices: Some(8),
+        ..Settings::default()
+    };
+    let plan = hall("", &asked).unwrap();
+    assert_eq!(plan.inventory.as_ref().unwrap().devices, 8);
+    assert_eq!(plan.overrides, [""; 0], "a declaration is no change");
+    assert!(plan.profile().unwrap().accepts_site);
+    let undeclared = Plan {
+        inventory: None,
+        ..plan
+    };
+    assert!(!undeclared.profile().unwrap().accepts_site);
+    let declared = "[inventory]\ndevices = 4\n";
+    assert_eq!(hall(declared, &none).unwrap().inventory.unwrap().devices, 4);
+    let error = hall(declared, &asked).unwrap_err().to_string();
+    assert!(
+        error.contains("declares 4") && error.contains("says 8"),
+        "{error}"
+    );
+}
+
+#[test]
+fn every_declared_device_that_does_not_take_part_is_missing() {
+    use hallmark_profiles::inventory::Inventory;
+    let planned = |id: &str, sku: Option<&str>, uuid: Option<&str>, pci: Option<&str>| {
+        let mut device = planned(&device(id), &Settings::default());
+        device.sku = sku.map(str::to_owned);
+        device.uuid = uuid.map(str::to_owned);
+        device.pci = pci.map(str::to_owned);
+        device
+    };
+    let devices = [
+        planned("cuda0", Some("H100 SXM"), Some("GPU-A"), None),
+        planned("wgpu1", Some("H100 SXM"), None, Some("0000:43:00.0")),
+        planned("cuda2", Some("A100 SXM 80GB"), Some("GPU-C"), None),
+    ];
+    let watched = [crate::sensor::DeviceKey {
+        uuid: Some("GPU-B".to_owned()),
+        pci: Some("0000:43:00.0".to_owned()),
+    }];
+    let missing = |inventory: &Inventory| inventory::missing(inventory, &devices, &watched);
+    assert_eq!(missing(&Inventory::of(3)), [""; 0]);
+    assert_eq!(missing(&Inventory::of(2)), [""; 0]);
+    let short = missing(&Inventory::of(5));
+    assert_eq!(short.len(), 2);
+    assert_eq!(
+        short[0],
+        "device 4 of 5 declared was not found; 3 take part"
+    );
+    let mut model = Inventory {
+        sku: Some("H100 SXM".to_owned()),
+        ..Inventory::of(4)
+    };
+    let wrong = missing(&model);
+    assert_eq!(wrong.len(), 2, "{wrong:?}");
+    assert_eq!(
+        wrong[0],
+        "cuda2 is `a processor`, not the H100 SXM declared"
+    );
+    model.devices = 2;
+    assert_eq!(
+        missing(&model),
+        [""; 0],
+        "another model beside them takes nobody's place"
+    );
+    let named = Inventory {
+        uuids: ["gpu-a", "GPU-B", "GPU-D"].map(str::to_owned).to_vec(),
+        ..Inventory::of(3)
+    };
+    assert_eq!(missing(&named), ["declared device GPU-D was not found"]);
+}

@@ -6,6 +6,7 @@
 use crate::protocol::{self, FromWorker, ToWorker};
 use crate::run::Input;
 use std::io::{BufRead, BufReader, BufWriter};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,6 +14,17 @@ use std::thread::JoinHandle;
 
 /// Lines of standard error kept of each worker.
 const STDERR_LINES: usize = 4;
+
+/// Names another program to drive the devices; whatever it says is then from a stand-in.
+pub const WORKER_BINARY: &str = "HALLMARK_WORKER_BINARY";
+
+/// The program named by [`WORKER_BINARY`], unless it is this very one.
+pub fn other_program() -> Option<PathBuf> {
+    let named = PathBuf::from(std::env::var_os(WORKER_BINARY)?);
+    let own = std::env::current_exe().and_then(std::fs::canonicalize).ok();
+    let is_own = own.is_some() && std::fs::canonicalize(&named).ok() == own;
+    (!is_own).then_some(named)
+}
 
 /// All workers of a run.
 pub struct Fleet {
@@ -36,8 +48,7 @@ impl Fleet {
         environment: &[Vec<(String, String)>],
         inputs: &Sender<Input>,
     ) -> Result<Self, std::io::Error> {
-        let program = std::env::var_os("HALLMARK_WORKER_BINARY")
-            .map_or_else(std::env::current_exe, |p| Ok(p.into()))?;
+        let program = other_program().map_or_else(std::env::current_exe, Ok)?;
         let mut fleet = Self {
             workers: Vec::new(),
         };

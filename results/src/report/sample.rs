@@ -117,6 +117,7 @@ impl Sample {
             } else {
                 vec![self.text.clone()]
             },
+            inventory: None,
             seed: 20_260_301,
             devices: (0..self.devices).map(|i| self.device(i)).collect(),
             dtype: Dtype::F32,

@@ -125,7 +125,10 @@ fn load(
         (now_ns, seq) = (next_ns, seq + 1);
     }
     if segment.parts.buckets && segment.active > 1 {
-        all[0].ops = operations(record, index, start_ns);
+        // All ranks report the same operation.
+        for steps in &mut all {
+            steps.ops = operations(record, index, start_ns);
+        }
     }
     frames.extend(all.into_iter().map(Frame::Steps));
     seq

@@ -62,6 +62,7 @@ pub fn opened() -> Opened {
         profile_text: text,
         profile_origin: "smoke".to_owned(),
         overrides: vec![],
+        inventory: None,
         seed: 7,
         devices: vec![device("cpu0"), device("cpu1")],
         dtype: Dtype::F32,

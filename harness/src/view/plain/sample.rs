@@ -78,6 +78,7 @@ pub fn opened(devices: usize, name: &str) -> Frame {
         profile_origin: "smoke".to_owned(),
         profile_digest: hallmark_profiles::profile::digest(text),
         overrides: Vec::new(),
+        inventory: None,
         seed: 1,
         devices: (0..devices).map(|i| planned(i, name)).collect(),
         dtype: Dtype::F32,

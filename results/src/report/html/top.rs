@@ -49,7 +49,7 @@ pub fn verdict(story: &Story<'_>) -> String {
             .plan
             .overrides
             .iter()
-            .map(|o| format!("Changed on the command line: {}", xml(o))),
+            .map(|o| format!("Changed: {}", xml(o))),
     );
     if !story.anchored {
         remarks.push(words::capital(&words::integrity(story)));
