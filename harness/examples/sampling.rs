@@ -41,6 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         audit_share: 0.1,
         operand_pairs: 4,
         seed: 1,
+        audit_seed: None,
     };
     let mut step = device.prepare(&spec, None)?;
     let mut seq = 0;
@@ -89,6 +90,7 @@ fn sample(nvml: Option<PathBuf>) -> Result<Probes, Box<dyn Error>> {
     let probe =
         |(table, (sensor, period_ns)): (usize, (Box<dyn hallmark::sensor::Sensor>, _))| Probe {
             table: table as u32,
+            device: None,
             period_ns: Option::unwrap_or(period_ns, PERIOD_NS),
             description: sensor.describe(),
             sensor,

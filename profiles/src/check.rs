@@ -1,6 +1,7 @@
 //! What a profile must satisfy beyond its types: ranges, names, and criteria that can be measured.
 
 pub mod acceptance;
+mod scope;
 mod statistic;
 
 use crate::criterion::{Criterion, Reference, Statistic};
@@ -10,7 +11,7 @@ use crate::profile::{Load, Mode, Pattern, Phase, Profile, SCHEMA_VERSION};
 use crate::units::Unit;
 
 /// Metrics that the load and the run itself produce, whatever the sensors.
-pub const FROM_LOAD: [Metric; 26] = [
+pub const FROM_LOAD: [Metric; 27] = [
     Metric::MatmulRate,
     Metric::KernelRate,
     Metric::MatmulEfficiency,
@@ -37,6 +38,7 @@ pub const FROM_LOAD: [Metric; 26] = [
     Metric::Inventory,
     Metric::Failures,
     Metric::SelfTest,
+    Metric::FlopPerJoule,
 ];
 
 /// Metrics that may be looked at and are never judged, and why.
@@ -362,7 +364,8 @@ fn criterion(
     c.require(limits.iter().any(Option::is_some), line, || {
         format!("criterion `{name}` has no limit; give at_least or at_most")
     })?;
-    if let Some(what) = statistic::fault(criterion) {
+    let faults = [statistic::fault(criterion), scope::fault(criterion)];
+    for what in faults.into_iter().flatten() {
         c.require(false, line, || what)?;
     }
     let relative = criterion.relative_to != Reference::Absolute;

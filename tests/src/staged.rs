@@ -219,9 +219,11 @@ impl Invented {
             audit_share: 0.1,
             operand_pairs: 16,
             seed: 20_260_301,
+            audit_seed: None,
         };
         let load = &loaded.profile.load;
         Plan {
+            inventory: None,
             profile_digest: profile::digest(&text),
             profile_origin: self.named(&loaded.origin),
             overrides: if self.text.is_empty() {

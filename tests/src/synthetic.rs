@@ -100,6 +100,7 @@ pub fn of(loaded: &Loaded, devices: usize) -> Record {
     let infos: Vec<_> = (0..devices).map(info).collect();
     let settings = Settings {
         node: "node-1".to_owned(),
+        expect_devices: Some(devices as u32),
         ..Settings::default()
     };
     let mut plan = plan::make(loaded, &infos, &settings).unwrap_or_else(|e| panic!("{e}"));

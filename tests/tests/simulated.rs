@@ -228,15 +228,21 @@ fn a_hung_rank_is_found_within_five_seconds_and_the_others_go_on() {
             "device {survivor} stopped early"
         );
     }
-    assert_eq!(judge(&standing).outcome, Outcome::Failed);
+    would_reject(&judge(&standing));
 }
 
 #[test]
 fn a_run_whose_devices_are_all_dead_is_rejected_at_once() {
     let (standing, _) = run(&[100], Some((0, 100 * SECOND)), Vec::new());
     assert!(standing.last_ns() < 110 * SECOND, "{}", standing.last_ns());
-    let verdict = judge(&standing);
-    assert_eq!(verdict.outcome, Outcome::Failed, "{}", verdict.sentence);
+    would_reject(&judge(&standing));
+}
+
+/// What is simulated rejects nothing; it says that it would.
+fn would_reject(verdict: &hallmark_results::verdict::Verdict) {
+    let said = &verdict.sentence;
+    assert_eq!(verdict.outcome, Outcome::Inconclusive, "{said}");
+    assert!(said.starts_with("SIMULATED: would reject: "), "{said}");
 }
 
 #[test]
@@ -303,7 +309,7 @@ fn row_remap(failed: f64) -> Outcome {
     let gate = "metrics = [\"row_remap\"]\n[[criterion]]\nname = \"row-remap\"\nmetric = \"row_remap\"\nscope = \"gpu\"\n\
                 statistic = \"max\"\nat_most = \"0 count\"\n[[criterion]]\nname = \"step-time\"";
     let text = TEN_MINUTES.replacen("[[criterion]]\nname = \"step-time\"", gate, 1);
-    let opened = opened_with(&text, 2);
+    let opened = opened_with(&text, 1);
     let standing = Standing::open(&opened).unwrap();
     let plan = standing.opened().plan.clone();
     let series = |label: &str, kind| Series {
@@ -329,9 +335,9 @@ fn row_remap(failed: f64) -> Outcome {
     };
     let samples = Samples {
         table: 0,
-        at_ns: (200..600).map(|s| s * SECOND).collect(),
+        at_ns: (1..622).map(|s| s * SECOND).collect(),
         // Eight rows were remapped long ago: history, and no growth.
-        columns: vec![vec![8.0; 400], vec![failed; 400]],
+        columns: vec![vec![8.0; 621], vec![failed; 621]],
     };
     let happenings = vec![
         Happening {
@@ -339,11 +345,11 @@ fn row_remap(failed: f64) -> Outcome {
             input: Input::Table(table),
         },
         Happening {
-            at_ns: 600 * SECOND,
+            at_ns: 622 * SECOND,
             input: Input::Samples(samples),
         },
     ];
-    let physics = (0..2).map(|_| {
+    let physics = (0..1).map(|_| {
         Box::new(Steady {
             step_ns: 100_000_000,
             hangs_at_ns: u64::MAX,
@@ -353,8 +359,9 @@ fn row_remap(failed: f64) -> Outcome {
     let (standing, _) = world.perform(standing, happenings);
     let verdict = judge(&standing);
     let mut findings = verdict.findings.iter();
-    let found = findings.find(|f| f.criterion.name == "row-remap");
-    found.unwrap().outcome
+    let found = findings.find(|f| f.criterion.name == "row-remap").unwrap();
+    println!("{}", found.why);
+    found.outcome
 }
 
 #[test]

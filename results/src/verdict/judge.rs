@@ -456,6 +456,7 @@ fn punch(findings: &[Finding]) -> Vec<Punch> {
             );
             let on_device = f.worst().is_some_and(|p| p.device.is_some());
             let action = match f.outcome {
+                _ if words::is_of_settings(&f.criterion) => Action::Investigate,
                 Outcome::Failed if broken && on_device => Action::Replace,
                 Outcome::Failed if on_device => Action::Retest,
                 _ => Action::Investigate,

@@ -14,10 +14,10 @@ use crate::verdict::judge::RUN_WIDE;
 use crate::verdict::{CONFIDENCE, limits};
 use hallmark_profiles::criterion::{Criterion, Scope};
 use hallmark_profiles::metric::Metric;
-use hallmark_profiles::profile::Mode;
 use hallmark_profiles::units::{Unit, human};
 
 mod energy;
+mod group;
 pub mod sensors;
 pub mod settings;
 
@@ -472,89 +472,6 @@ impl<'a> Scene<'a> {
                 })
             }),
             samples,
-        }
-    }
-
-    fn coupled(&self, evidence: impl Fn(&'a Window) -> Evidence<'a>) -> Evidence<'a> {
-        if self.window.coupled() {
-            return evidence(self.window);
-        }
-        Evidence::Missing("no ranks work together in this phase".to_owned())
-    }
-
-    /// Step time of the ranks together; a device alone is a group of one.
-    fn step_time(&self) -> Vec<Sight<'a>> {
-        let none = "no step was completed in this phase";
-        if self.window.coupled() {
-            return group(gathered(&self.window.group.step_time, none));
-        }
-        self.devices(|s, d| gathered(&s.window.devices[d].step_time, none))
-    }
-
-    /// The operations of the largest payload: the plateau.
-    fn largest(&self) -> Result<(u64, &'a Gathered), String> {
-        let last = self.window.group.ops.iter().next_back();
-        last.map(|(bytes, times)| (*bytes, times))
-            .ok_or_else(|| "nothing was all-reduced in this phase".to_owned())
-    }
-
-    fn operations(&self) -> Evidence<'a> {
-        self.largest().map_or_else(Evidence::Missing, |(_, times)| {
-            gathered(times, "nothing was all-reduced in this phase")
-        })
-    }
-
-    fn all_reduce(&self, amount: impl Fn(f64, f64) -> f64) -> Evidence<'a> {
-        let ranks = self.standing.members_at(self.end_ns).len() as f64;
-        match self.largest() {
-            Ok((bytes, times)) if ranks > 1.0 => match times.get() {
-                Some(of) => Evidence::Rate {
-                    amount: amount(bytes as f64, ranks),
-                    times: of,
-                    independent: times.independent(),
-                },
-                None => Evidence::Missing("nothing was all-reduced in this phase".to_owned()),
-            },
-            Ok(_) => Evidence::Missing("one rank moves nothing over a link".to_owned()),
-            Err(why) => Evidence::Missing(why),
-        }
-    }
-
-    /// The share of an overlapped step by which it is longer than a step of computing alone.
-    fn exposed(&self) -> Evidence<'a> {
-        let phases = &self.standing.profile().load.phases;
-        let alone = phases.iter().position(|p| p.mode == Mode::ComputeOnly);
-        let Some(alone) = alone.and_then(|p| self.standing.phase_window(p)) else {
-            return Evidence::Missing(
-                "the profile has no compute-only phase to compare with".to_owned(),
-            );
-        };
-        let overlapped = &self.window.group.step_time;
-        let Some(both) = overlapped.get() else {
-            return Evidence::Missing("no overlapped step was completed".to_owned());
-        };
-        let both_worth = overlapped.independent();
-        let median = |g: &&Gathered| g.get().and_then(|d| d.quantile(0.5)).unwrap_or(0.0);
-        let times = alone.devices.iter().map(|d| &d.step_time);
-        let slowest = times.max_by(|a, b| median(a).total_cmp(&median(b)));
-        let slowest = slowest.and_then(|g| Some((g.get()?, g.independent())));
-        let Some((slowest, slowest_worth)) = slowest else {
-            return Evidence::Missing("no compute-only step was completed".to_owned());
-        };
-        Evidence::Interval {
-            samples: both.count().min(slowest.count()),
-            at: Box::new(move |confidence| {
-                let (b, c) = (
-                    both.sides_worth(0.5, confidence, both_worth)?,
-                    slowest.sides_worth(0.5, confidence, slowest_worth)?,
-                );
-                let share = |both: f64, alone: f64| (both - alone) / both;
-                Some(Interval {
-                    low: share(b.low?, c.high?),
-                    value: share(b.value, c.value),
-                    high: share(b.high?, c.low?),
-                })
-            }),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The words of a verdict: metrics as people call them, figures as people read them, one sentence a finding.
 
 use super::{Estimate, Finding, Outcome};
-use hallmark_profiles::criterion::Statistic;
+use hallmark_profiles::criterion::{Criterion, Scope, Statistic};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::{Unit, human};
 
@@ -12,6 +12,7 @@ pub fn why(finding: &Finding) -> String {
         return finding.why.clone();
     };
     let what = match criterion.statistic {
+        _ if is_of_settings(criterion) => "settings unlike its peers'".to_owned(),
         Statistic::Total => metric(criterion.metric),
         Statistic::Min => format!("lowest {}", metric(criterion.metric)),
         Statistic::Max => format!("highest {}", metric(criterion.metric)),
@@ -35,6 +36,11 @@ pub fn why(finding: &Finding) -> String {
             between(&estimate, criterion.metric)
         ),
     }
+}
+
+/// Whether a criterion counts settings that differ between devices, rather than devices that are missing.
+pub fn is_of_settings(criterion: &Criterion) -> bool {
+    criterion.metric == Metric::Inventory && criterion.scope == Scope::Gpu
 }
 
 fn between(estimate: &Estimate, metric: Metric) -> String {

@@ -245,7 +245,7 @@ impl Invented {
             ),
         ];
         for device in 0..self.devices as u32 {
-            let limit = if device == 1 && self.tale != Tale::Good {
+            let limit = if device == 1 && self.tale == Tale::Broken {
                 "650 W"
             } else {
                 "700 W"

@@ -25,7 +25,9 @@ impl Bad {
 pub fn bad(metric: Metric) -> Option<Bad> {
     Some(match metric {
         Metric::ThrottleFrac => Bad::Reads(0.2),
-        Metric::Ecc => Bad::Jumps(1.0),
+        Metric::Ecc | Metric::Xid | Metric::RowRemap => Bad::Jumps(1.0),
+        Metric::NvlinkErr => Bad::Jumps(40.0),
+        Metric::PcieReplay => Bad::Jumps(300.0),
         Metric::LinkFlaps => Bad::Jumps(2.0),
         Metric::PowerRecon => Bad::Reads(-5.0),
         Metric::HeatBalance => Bad::Reads(12.0),

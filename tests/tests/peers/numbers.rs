@@ -3,7 +3,7 @@
 use hallmark_kernels::audit::{self, Expected};
 use hallmark_profiles::profile;
 use hallmark_profiles::units::Unit;
-use hallmark_profiles::workload::{Dtype, Gemm};
+use hallmark_profiles::workload::{AuditSeed, Dtype, Gemm};
 use hallmark_results::frame::Frame;
 use hallmark_results::verdict::Outcome;
 use hallmark_tests::synthetic::{finding, record};
@@ -28,7 +28,7 @@ fn a_result_that_is_no_number_is_never_right() {
     let gemm = Gemm::new(3, 5, 64);
     let range = audit::operand_range(Dtype::Bf16, gemm.k).expect("an exact range");
     let seed = 20_260_301;
-    let expected = Expected::new(gemm, seed, 0, range);
+    let expected = Expected::new(gemm, seed, AuditSeed(seed), 0, range);
     let right = product(gemm, seed, range);
     let wrong = |c: &[f32]| {
         let mut rows = vec![0; gemm.m as usize];

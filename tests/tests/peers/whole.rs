@@ -81,7 +81,9 @@ fn no_best_interval_and_no_good_beginning_passes_a_slow_run() {
         });
         let verdict = run.judge();
         let found = finding(&verdict, "reference");
-        assert_eq!(found.outcome, Outcome::Failed, "{what}: {}", found.why);
+        // A rate that changed its mind says little of what it would do next; it passes nothing.
+        assert_ne!(found.outcome, Outcome::Passed, "{what}: {}", found.why);
+        assert_ne!(verdict.outcome, Outcome::Passed, "{what}");
     }
 }
 
