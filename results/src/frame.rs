@@ -222,6 +222,40 @@ pub enum What {
     },
     /// A decision of the harness that changes what comes next.
     Decision { what: String },
+    /// What happens over and over is told together: `count` times since `from_ns`, `latest` the last of them in full.
+    More {
+        latest: Box<What>,
+        count: u64,
+        from_ns: u64,
+    },
+}
+
+/// What may happen without end, and of which many are therefore told together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kin {
+    Mismatch,
+    /// Gaps of one table.
+    Gap(u32),
+    /// Error events with one code.
+    Xid(u64),
+    /// Sensors that contradict themselves.
+    Sensor,
+}
+
+impl What {
+    /// Which of the endless kinds this is; `None` for what ends by itself, e.g. a device's one fault.
+    pub fn kin(&self) -> Option<Kin> {
+        match self {
+            Self::Mismatch { .. } => Some(Kin::Mismatch),
+            Self::Gap { table, .. } => Some(Kin::Gap(*table)),
+            Self::Xid { code, .. } => Some(Kin::Xid(*code)),
+            Self::Fault {
+                kind: FaultKind::Sensor,
+                ..
+            } => Some(Kin::Sensor),
+            _ => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

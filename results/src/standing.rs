@@ -8,7 +8,7 @@
 pub mod window;
 
 use crate::frame::{
-    Closed, Event, Frame, Opened, Samples, SeriesKind, StepRow, Steps, Table, What,
+    Closed, Event, Frame, Kin, Opened, Samples, SeriesKind, StepRow, Steps, Table, What,
 };
 use crate::plan::SegmentKind;
 use crate::trace::{Trace, WorkTrace};
@@ -43,6 +43,8 @@ pub struct TableRun {
     /// Each series over the whole run, outside the segments too.
     pub whole: Vec<SeriesWindow>,
     first_ns: Option<u64>,
+    /// Time of the latest value of each series; a read that gave none does not count.
+    pub valued_ns: Vec<Option<u64>>,
     pub last_ns: Option<u64>,
 }
 
@@ -173,6 +175,7 @@ impl Standing {
                 .map(|_| SeriesWindow::whole(table.period_ns))
                 .collect(),
             first_ns: None,
+            valued_ns: vec![None; table.series.len()],
             last_ns: None,
             table: table.clone(),
         });
@@ -202,6 +205,7 @@ impl Standing {
                 for (&at_ns, &value) in at_ns.iter().zip(values) {
                     run.whole[column].push(kind, first_ns, at_ns, value);
                 }
+                run.valued_ns[column] = run.whole[column].last().map(|(at, _)| at);
                 if let Some(window) = window.and_then(|w| self.windows.get_mut(w)) {
                     let fresh = || SeriesWindow::after(before, run.table.period_ns);
                     window.samples((samples.table, column as u32), kind, fresh, at_ns, values);
@@ -295,10 +299,49 @@ impl Standing {
                     d.self_test = Some(passed && d.self_test != Some(false))
                 });
             }
+            What::More { latest, count, .. } => {
+                if let What::Gap { table, .. } = **latest {
+                    self.known("table", table, self.tables.len())?;
+                }
+                if latest.kin() == Some(Kin::Mismatch) {
+                    self.on_device(event, |d, _| {
+                        d.mismatches = d.mismatches.saturating_add(*count)
+                    });
+                }
+                self.tell_together(event, latest, *count);
+                return Ok(());
+            }
             _ => {}
         }
         self.events.push(event.clone());
         Ok(())
+    }
+
+    /// Keeps one event for all of a kind that were told together, so that days of trouble take no more room than its first minute.
+    fn tell_together(&mut self, event: &Event, latest: &What, count: u64) {
+        let same = |e: &Event| match &e.what {
+            What::More { latest: before, .. } => {
+                e.device == event.device && before.kin() == latest.kin()
+            }
+            _ => false,
+        };
+        let mut merged = event.clone();
+        if let Some(index) = self.events.iter().rposition(same)
+            && let What::More {
+                count: before,
+                from_ns: since,
+                ..
+            } = self.events.remove(index).what
+            && let What::More {
+                count: sum,
+                from_ns,
+                ..
+            } = &mut merged.what
+        {
+            *sum = count.saturating_add(before);
+            *from_ns = since.min(*from_ns);
+        }
+        self.events.push(merged);
     }
 
     fn on_device(&mut self, event: &Event, change: impl FnOnce(&mut DeviceRun, &Event)) {

@@ -379,6 +379,10 @@ pub fn tally(story: &Story<'_>) -> String {
 
 /// An event in words: what, and its detail. `None` for those told elsewhere.
 pub fn event(what: &What, table: impl Fn(u32) -> String) -> Option<(&'static str, String)> {
+    told(what, &table)
+}
+
+fn told(what: &What, table: &dyn Fn(u32) -> String) -> Option<(&'static str, String)> {
     Some(match what {
         What::Segment { .. } | What::AsFound { .. } | What::Absent { .. } => return None,
         What::Steady => ("steady", "warm-up ended by evidence".to_owned()),
@@ -414,5 +418,18 @@ pub fn event(what: &What, table: impl Fn(u32) -> String) -> Option<(&'static str
         What::Stop { why } => ("stopped", clean(why)),
         What::Resumed { lost_ns } => ("resumed", format!("{} without load", duration(*lost_ns))),
         What::Decision { what } => ("decision", clean(what)),
+        What::More {
+            latest,
+            count,
+            from_ns,
+        } => {
+            let (kind, detail) = told(latest, table)?;
+            let count = human(*count as f64, Unit::Count);
+            let since = instant(*from_ns);
+            (
+                kind,
+                format!("{count} times since {since}; the last: {detail}"),
+            )
+        }
     })
 }

@@ -38,6 +38,8 @@ pub enum ShapeError {
     UnknownDevice { device: u32, count: usize },
     #[error("a frame names segment {segment}, of which {count} are planned")]
     UnknownSegment { segment: u32, count: usize },
+    #[error("events are told together that do not happen over and over")]
+    NotKin,
     #[error("table {table}: {columns} columns for {series} series, or columns of unequal length")]
     Ragged {
         table: u32,
@@ -141,7 +143,12 @@ impl Shape {
     fn event(&self, event: &Event, devices: usize) -> Result<(), ShapeError> {
         known_device(event.device, devices)?;
         let count = self.tables.len();
-        match event.what {
+        let told = match &event.what {
+            What::More { latest, .. } if latest.kin().is_none() => return Err(ShapeError::NotKin),
+            What::More { latest, .. } => latest,
+            what => what,
+        };
+        match *told {
             What::Segment { index } if index as usize >= self.segments => {
                 Err(ShapeError::UnknownSegment {
                     segment: index,

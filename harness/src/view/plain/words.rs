@@ -172,6 +172,7 @@ pub enum Weight {
 pub fn weight(what: &What) -> Weight {
     match what {
         What::AsFound { .. } | What::Absent { .. } => Weight::Quiet,
+        What::More { latest, .. } => weight(latest),
         What::Gap { .. } | What::NeverSteady { .. } => Weight::Unsure,
         What::Fault { .. } | What::Mismatch { .. } | What::Xid { .. } => Weight::Bad,
         What::SelfTest { passed, .. } => {
@@ -246,6 +247,15 @@ fn what(standing: &Standing, what: &What) -> String {
             format!("not measured: {}: {}{remedy}", clean(what), clean(why))
         }
         What::Decision { what } => clean(what),
+        What::More {
+            latest,
+            count,
+            from_ns,
+        } => {
+            let count = human(*count as f64, Unit::Count);
+            let said = self::what(standing, latest);
+            format!("{count} times since {}, the last: {said}", clock(*from_ns))
+        }
     }
 }
 
