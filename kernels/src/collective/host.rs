@@ -43,6 +43,8 @@ pub struct HostCollective {
     count: u32,
     /// Cleared by the first error of a generation.
     whole: bool,
+    /// Everybody's buffers are mapped.
+    mapped: bool,
     now_ns: fn() -> u64,
     isa: Isa,
     transport: String,
@@ -79,6 +81,21 @@ impl HostCollective {
         now_ns: fn() -> u64,
         limit: Duration,
     ) -> Result<Self, CollectiveError> {
+        let members: Vec<u32> = (0..region.ranks()).collect();
+        let mut joined = Self::attach(region, rank, now_ns)?;
+        joined.regroup(1, &members, limit)?;
+        Ok(joined)
+    }
+
+    /// Takes `rank` and waits for nobody: there is no group before the first [`Collective::regroup`], which says who is in it.
+    ///
+    /// # Errors
+    /// [`CollectiveError::NoSuchRank`], [`CollectiveError::RankTaken`], [`CollectiveError::Io`] when memory is short.
+    pub fn attach(
+        region: Arc<Region>,
+        rank: u32,
+        now_ns: fn() -> u64,
+    ) -> Result<Self, CollectiveError> {
         let pid = std::process::id();
         region
             .slot(rank)?
@@ -87,23 +104,20 @@ impl HostCollective {
             .map_err(|pid| CollectiveError::RankTaken { rank, pid })?;
         region.populate(rank)?;
         let isa = Isa::detect();
-        let members: Vec<u32> = (0..region.ranks()).collect();
-        let mut joined = Self {
+        Ok(Self {
             region,
             rank,
             generation: 0,
             members: Vec::new(),
             count: 0,
             whole: false,
+            mapped: false,
             now_ns,
             isa,
             transport: format!("host shared memory, {} sums", isa.name()),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             spin: Spin::default(),
-        };
-        joined.regroup(1, &members, limit)?;
-        joined.region.populate_all()?;
-        Ok(joined)
+        })
     }
 
     fn slot(&self, rank: u32) -> Result<&Slot, CollectiveError> {
@@ -408,6 +422,11 @@ impl Collective for HostCollective {
                     theirs: ranks_of(theirs),
                 });
             }
+        }
+        if !self.mapped {
+            // Every member has placed its own buffers by now.
+            self.region.populate_all()?;
+            self.mapped = true;
         }
         self.whole = true;
         Ok(())

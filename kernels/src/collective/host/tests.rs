@@ -459,3 +459,25 @@ fn a_header_overwritten_at_random_never_hangs_or_crashes() {
         });
     }
 }
+
+#[test]
+fn ranks_take_their_places_without_waiting_and_form_a_group_without_one_that_never_came() {
+    let buckets = [4096];
+    let region = Region::create(3, &buckets).unwrap();
+    std::thread::scope(|scope| {
+        for rank in [0, 2] {
+            let path = region.path();
+            scope.spawn(move || {
+                let mine = Arc::new(Region::attach(path, 3, &buckets).unwrap());
+                let mut group = HostCollective::attach(mine, rank, now_ns).unwrap();
+                fill(&mut group, 0, 0);
+                let early = group.all_reduce(0, LONG).unwrap_err();
+                assert!(matches!(early, CollectiveError::Aborted { .. }), "{early}");
+                group.regroup(1, &[0, 2], LONG).unwrap();
+                group.all_reduce(0, LONG).unwrap();
+                assert_eq!(group.members(), [0, 2]);
+                check(&group, 0, 0);
+            });
+        }
+    });
+}
