@@ -8,8 +8,9 @@ use crate::sensor::rapl::RaplSensor;
 use crate::sensor::replay::ReplaySensor;
 use crate::sensor::{Description, DeviceKey, Sensor};
 use crate::shell::probes::Probe;
-use hallmark_results::frame::{Table, What};
+use hallmark_results::frame::{Series, Table, What};
 use hallmark_results::plan::Plan;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Slow-changing and slow-to-ask series are read at this period.
@@ -134,9 +135,11 @@ impl Sensors {
                 .unwrap_or(plan.sample_period_ns)
                 .max(plan.sample_period_ns);
             let id = id.min(first + layout.tables.len() as u32);
+            let mut series = description.series.clone();
+            distinct(&mut series);
             layout.tables.push(Table {
                 id,
-                name: description.name.clone(),
+                name: free_name(&layout.tables, &description.name),
                 source: description.source.clone(),
                 provenance: description.provenance,
                 device,
@@ -146,7 +149,7 @@ impl Sensors {
                         .map_or_else(String::new, |d| d.node.clone())
                 }),
                 period_ns,
-                series: description.series.clone(),
+                series,
             });
             layout.probes.push(Probe {
                 table: id,
@@ -186,6 +189,43 @@ impl Layout {
     }
 }
 
+/// Series of one metric that a driver calls alike are numbered from the second on: a record keeps each by its name.
+fn distinct(series: &mut [Series]) {
+    let mut taken = BTreeSet::new();
+    for one in series {
+        let label = one.label.clone();
+        let mut number = 1;
+        while !taken.insert((one.metric.id(), one.label.clone())) {
+            number += 1;
+            one.label = format!("{label}-{number}")
+                .trim_start_matches('-')
+                .to_owned();
+        }
+    }
+}
+
+/// The table's name as a file name that no other table has.
+fn free_name(tables: &[Table], name: &str) -> String {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let lower = name.to_ascii_lowercase();
+    let safe: String = lower
+        .chars()
+        .map(|c| if plain(c) { c } else { '-' })
+        .take(56)
+        .collect();
+    let safe = if safe.is_empty() {
+        "sensor".to_owned()
+    } else {
+        safe
+    };
+    let numbered = (2..).map(|n| format!("{safe}-{n}"));
+    let free = |n: &String| tables.iter().all(|t| t.name != *n);
+    std::iter::once(safe.clone())
+        .chain(numbered)
+        .find(free)
+        .unwrap_or(safe)
+}
+
 fn owner(plan: &Plan, key: &DeviceKey) -> Option<u32> {
     let matches = |d: &hallmark_results::plan::PlannedDevice| {
         let own = DeviceKey {
@@ -195,4 +235,43 @@ fn owner(plan: &Plan, key: &DeviceKey) -> Option<u32> {
         own.matches(key)
     };
     plan.devices.iter().position(matches).map(|i| i as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hallmark_profiles::metric::Metric;
+    use hallmark_results::frame::{Provenance, SeriesKind};
+    use hallmark_results::store::shape::column_names;
+
+    #[test]
+    fn what_a_driver_calls_alike_still_has_a_name_of_its_own() {
+        let fan = |label: &str| Series {
+            metric: Metric::FanSpeed,
+            label: label.to_owned(),
+            unit: Metric::FanSpeed.spec().unit,
+            kind: SeriesKind::Gauge,
+            averaging_ns: None,
+            accuracy: None,
+        };
+        let mut series = ["Other Fan", "Other Fan", "Other Fan-2", "", "", "Other Fan"].map(fan);
+        distinct(&mut series);
+        let mut table = Table {
+            id: 0,
+            name: free_name(&[], "hwmon3-Dell SMM"),
+            source: String::new(),
+            provenance: Provenance::Measured,
+            device: None,
+            place: String::new(),
+            period_ns: 1,
+            series: series.to_vec(),
+        };
+        let names: BTreeSet<String> = column_names(&table).into_iter().collect();
+        assert_eq!(names.len(), 6, "{names:?}");
+        assert_eq!(table.series[1].label, "Other Fan-2");
+        let before = std::mem::take(&mut table.name);
+        assert_eq!(before, "hwmon3-dell-smm");
+        table.name = before;
+        assert_eq!(free_name(&[table], "hwmon3-dell-smm"), "hwmon3-dell-smm-2");
+    }
 }

@@ -133,6 +133,7 @@ impl HwmonSensor {
         }
         channels.truncate(SERIES_MAX);
         channels.retain(Channel::may_read);
+        tell_apart(&mut channels);
         let device = pci_of(&device_folder).map(|pci| DeviceKey {
             uuid: None,
             pci: Some(pci),
@@ -144,6 +145,20 @@ impl HwmonSensor {
             device,
             channels,
         })
+    }
+}
+
+/// Two channels that a driver labels alike, e.g. two of `Other Fan`, are told apart by their number on the chip.
+fn tell_apart(channels: &mut [Channel]) {
+    let name = |c: &Channel| (c.series.metric, c.series.label.clone());
+    let names: Vec<_> = channels.iter().map(name).collect();
+    for (channel, own) in channels.iter_mut().zip(&names) {
+        let file = channel.path.file_name().and_then(|f| f.to_str());
+        if let Some(number) = file.and_then(|f| f.split('_').next())
+            && names.iter().filter(|n| *n == own).count() > 1
+        {
+            channel.series.label = format!("{} {number}", channel.series.label);
+        }
     }
 }
 
@@ -276,6 +291,28 @@ mod tests {
             fs::write(folder.join(file), text).unwrap();
         }
         folder
+    }
+
+    #[test]
+    fn two_fans_that_a_driver_calls_alike_are_two_series() {
+        let root = TempDir::new().unwrap();
+        let files = [
+            ("name", "dell_smm"),
+            ("fan1_input", "900"),
+            ("fan1_label", "Other Fan"),
+            ("fan2_input", "1200"),
+            ("fan2_label", "Other Fan"),
+            ("fan3_input", "1500"),
+            ("fan3_label", "Processor Fan"),
+        ];
+        chip(&root, "hwmon3", &files);
+        let sensors = HwmonSensor::discover(root.path()).unwrap();
+        let series = sensors[0].describe().series;
+        let labels: Vec<&str> = series.iter().map(|s| s.label.as_str()).collect();
+        assert_eq!(
+            labels,
+            ["Other Fan fan1", "Other Fan fan2", "Processor Fan"]
+        );
     }
 
     /// A GPU as amdgpu shows it, on a PCI device of its own.
