@@ -34,7 +34,7 @@ pub fn conclude(
     pen: Pen,
     view: &mut dyn View,
 ) -> Result<Exit, Failure> {
-    view.ended();
+    // The screen is given back last: a terminal that takes nothing must not keep the record from being sealed.
     view.note("sealing the record");
     let closed = match pen.finish() {
         Some(written) if written.lost == 0 => written.journal.close().map_err(|e| e.to_string()),
@@ -51,6 +51,7 @@ pub fn conclude(
             anchored: false,
             place: &folder.display().to_string(),
         };
+        view.ended();
         view.verdict(&verdict, &summary(&story), folder, "");
         return Err(Failure::broken(format!(
             "the record could not be sealed: {why}; make room and run `hallmark seal {}`",
@@ -61,6 +62,7 @@ pub fn conclude(
     let story = judged.story(folder);
     write_all(folder, &judged.story(folder).as_story())?;
     let summary = summary(&story.as_story());
+    view.ended();
     view.verdict(
         &judged.verdict,
         &summary,

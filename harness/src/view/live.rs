@@ -16,6 +16,7 @@ use hallmark_results::verdict::{Verdict, judge};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use ratatui::layout::{Position, Rect};
 use screen::{Page, Scene, Screen};
 use std::path::Path;
 use std::time::Duration;
@@ -87,7 +88,12 @@ impl Live {
     /// Draws, and hands over what came of it.
     fn draw(&mut self, what: impl FnOnce(ratatui::layout::Rect, &mut ratatui::buffer::Buffer)) {
         if std::mem::take(&mut self.keys.redraw) {
-            let _ = self.terminal.clear();
+            // Not `clear`, which asks the terminal where its cursor is and waits for the answer.
+            let area = self
+                .terminal
+                .size()
+                .map(|size| Rect::from((Position::ORIGIN, size)));
+            let _ = area.map(|area| self.terminal.resize(area));
         }
         // A terminal that cannot be drawn on changes no run.
         let _ = self
