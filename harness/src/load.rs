@@ -9,6 +9,9 @@ use crate::protocol::Order;
 use hallmark_kernels::work::{StepDone, Submission, Work};
 use hallmark_results::frame::{OpRow, StepRow};
 
+/// Steps that carry a wish to stop and bring no vote back, not even this rank's own, before it stops alone.
+const ALONE: u64 = 16;
+
 /// What the shell has to do next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Act {
@@ -41,6 +44,8 @@ struct Active {
     /// Last step of the group, once it is known.
     last: Option<u64>,
     stop: bool,
+    /// First step that carries this rank's own wish to stop.
+    wished: Option<u64>,
     broken: bool,
     /// End of the latest step, and so the due time of its successor in closed loop.
     predecessor_end_ns: Option<u64>,
@@ -91,6 +96,7 @@ impl Driver {
             in_flight: 0,
             last: None,
             stop: false,
+            wished: None,
             broken: false,
             predecessor_end_ns: None,
             started_ns: now_ns,
@@ -156,6 +162,10 @@ impl Driver {
         let (start_ns, end_ns) = (at(done.start_ns), at(done.end_ns));
         if done.stop_votes > 0 && active.last.is_none() {
             active.last = Some(done.seq + depth);
+        }
+        if done.stop_votes == 0 && active.wished.is_some_and(|first| done.seq >= first + ALONE) {
+            // Not even its own vote is counted: there is no group to finish together with.
+            active.last.get_or_insert(active.next.saturating_sub(1));
         }
         if done.collective_fault.is_some() {
             active.broken = true;
@@ -230,6 +240,10 @@ impl Active {
         let seq = self.next;
         self.next += 1;
         self.in_flight += 1;
+        let stop = self.stop || now_ns >= self.order.until_ns;
+        if stop {
+            self.wished.get_or_insert(seq);
+        }
         if let Some(wave) = &mut self.pulse {
             let since = now_ns.saturating_sub(self.started_ns);
             let cycle = since / wave.period_ns.max(1);
@@ -242,7 +256,7 @@ impl Active {
         Act::Submit(Submission {
             seq,
             parts: self.order.parts,
-            stop: self.stop || now_ns >= self.order.until_ns,
+            stop,
         })
     }
 
@@ -430,6 +444,34 @@ mod tests {
             .sum();
         let share = low as f64 / (50_000.0 * 0.48);
         assert!((0.15..0.35).contains(&share), "{share}");
+    }
+
+    #[test]
+    fn a_rank_without_a_group_stops_all_the_same() {
+        let mut driver = Driver::new(3);
+        driver.start(order(true, 1_000), 0);
+        let mut now = 0;
+        let mut steps = 0;
+        loop {
+            match driver.poll(now) {
+                Act::Submit(_) => {}
+                Act::Retire => {
+                    // Nobody counts votes: a collective that is not there.
+                    let seq = 100 + steps;
+                    driver.retired(&done(seq, now, now + 100, 0), |t| t);
+                    now += 100;
+                    steps += 1;
+                }
+                Act::Done { broken, .. } => {
+                    assert!(!broken);
+                    break;
+                }
+                Act::Wait { until_ns } => panic!("waits until {until_ns}"),
+            }
+            assert!(steps < 60, "it goes on for ever");
+        }
+        // Two are queued when the wish begins, and three when it ends.
+        assert!((10..=10 + ALONE + 5).contains(&steps), "{steps}");
     }
 
     #[test]
