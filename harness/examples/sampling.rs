@@ -7,6 +7,7 @@
 
 use hallmark::clock::RunClock;
 use hallmark::sensors::{self, Sources};
+use hallmark::shell::inbox;
 use hallmark::shell::probes::{Probe, Probes};
 use hallmark_kernels::backend::{Backend, PreparedStep};
 use hallmark_kernels::cpu::Cpu;
@@ -17,7 +18,6 @@ use hallmark_profiles::workload::{Dtype, Gemm, Parts, StepSpec};
 use hallmark_results::stats::quantile::Sorted;
 use std::error::Error;
 use std::path::PathBuf;
-use std::sync::mpsc::channel;
 use std::time::Duration;
 
 const PERIOD_NS: u64 = 100_000_000;
@@ -96,7 +96,7 @@ fn sample(nvml: Option<PathBuf>) -> Result<Probes, Box<dyn Error>> {
             sensor,
         };
     let probes = found.present.into_iter().enumerate().map(probe).collect();
-    let (sender, rows) = channel();
+    let (sender, rows) = inbox::open();
     std::thread::spawn(move || rows.into_iter().for_each(drop));
     Ok(Probes::start(probes, RunClock::start(), 1, &sender))
 }

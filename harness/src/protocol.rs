@@ -25,7 +25,7 @@ pub enum ToWorker {
         /// Measure a rate with a few small matmuls, for a profile that fits its step to the device.
         probe: bool,
     },
-    /// Prepare all steps of the plan and run the self-test.
+    /// Prepare all steps of the plan and run the self-test. The group is formed by the first [`Self::Regroup`].
     Prepare {
         steps: Vec<StepSpec>,
         group: Option<Group>,
@@ -34,7 +34,7 @@ pub enum ToWorker {
     Start(Order),
     /// End the current order in good order.
     Stop,
-    /// Go on without the missing ranks. Only when idle.
+    /// Form the group of these ranks, at first and whenever one is lost. Only when idle.
     Regroup {
         generation: u32,
         members: Vec<u32>,
@@ -83,8 +83,14 @@ pub enum FromWorker {
         self_test: String,
         /// What moves the collective's bytes.
         transport: Option<String>,
+        /// About how long each step takes, from the self-test's matmul; rather too long than too short.
+        expected_ns: Vec<u64>,
     },
     Steps(Steps),
+    /// Nothing is in flight and nothing is due before this run time.
+    Resting {
+        until_ns: u64,
+    },
     Mismatch {
         at_ns: u64,
         detail: String,

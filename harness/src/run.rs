@@ -5,19 +5,24 @@
 //! minutes of a run are one instant test. A fault is a frame, never an early return: the load on the
 //! other devices goes on.
 
+mod awake;
+mod intake;
+mod tally;
 mod warmup;
+mod watch;
 
 use crate::protocol::{FromWorker, Order, ToWorker};
-use hallmark_profiles::metric::Metric;
-use hallmark_results::frame::{Ending, Event, FaultKind, Frame, Samples, Table, What};
+use awake::Awake;
+use hallmark_results::frame::{Ending, FaultKind, Frame, Samples, Table, What};
 use hallmark_results::plan::{Plan, SegmentKind};
 use hallmark_results::standing::Standing;
+use hallmark_results::store::shape::Shape;
+use std::collections::BTreeMap;
+use tally::Tally;
 use warmup::WarmUp;
 
-/// A device without a completed step for this long is silent, unless its steps are known to take longer.
-const SILENCE_NS: u64 = 5_000_000_000;
-/// A rank that waits for others in an all-reduce gives up by itself first; this bounds what is left.
-const GROUP_SILENCE_NS: u64 = 9_000_000_000;
+/// Formations of the group that may fail one after the other before its members count as lost.
+const REGROUPS_MAX: u32 = 3;
 /// Distance of polls without events.
 const TICK_NS: u64 = 100_000_000;
 
@@ -36,6 +41,8 @@ pub enum Input {
     /// The operator wants the run to end now.
     Cut,
     JournalFailed(String),
+    /// A frame that the journal will never take: it was set aside.
+    FrameRefused(String),
 }
 
 /// Something to be done by the shell.
@@ -65,9 +72,12 @@ enum Duty {
 
 struct Worker {
     duty: Duty,
-    /// Latest sign of completed work.
+    /// Latest sign of completed work, or when the next is due after a rest that the plan gave it.
     progress_ns: u64,
+    /// Longest step of the kind that is being done; 0 before the first.
     longest_step_ns: u64,
+    /// About how long each of the plan's steps takes, by the worker's own estimate; an upper bound for the first one.
+    expected_ns: Vec<u64>,
 }
 
 /// The run's state.
@@ -81,15 +91,29 @@ pub struct Run {
     /// Counts orders, so that step numbers never repeat.
     orders: u64,
     until_ns: u64,
+    /// Segment to begin with, once all are ready.
+    first: Option<usize>,
+    /// Counts the formations of the group; 0 before the first.
     generation: u32,
+    /// Some step reduces, so the devices form a group.
+    reduces: bool,
     /// Members of the group as it stands; empty where no step reduces anything.
     group: Vec<u32>,
+    /// Formations that failed since the last that succeeded.
+    failed_regroups: u32,
     /// When the group broke.
     stalled_ns: Option<u64>,
     warm_up: Option<WarmUp>,
     stopping: Option<String>,
     finished: bool,
     journal_lost: bool,
+    /// This process's start: what happened before it says nothing of its sensors.
+    start_ns: u64,
+    awake: Awake,
+    tally: Tally,
+    shape: Shape,
+    /// Number in the record of each table that this process declared; `None` for one that was refused.
+    tables: BTreeMap<u32, Option<u32>>,
     outputs: Vec<Output>,
 }
 
@@ -104,31 +128,35 @@ impl Run {
         now_ns: u64,
     ) -> Self {
         let plan = standing.opened().plan.clone();
-        let reduces = plan.steps.iter().any(|s| !s.buckets.is_empty());
-        let lost = |d: &u32| missing.iter().any(|(m, ..)| m == d);
-        let group = (0..plan.devices.len() as u32)
-            .filter(|d| reduces && !lost(d))
-            .collect();
         let workers = plan.devices.iter().map(|_| Worker {
             duty: Duty::Idle,
             progress_ns: now_ns,
             longest_step_ns: 0,
+            expected_ns: Vec::new(),
         });
         let mut run = Self {
             workers: workers.collect(),
+            reduces: plan.steps.iter().any(|s| !s.buckets.is_empty()),
+            shape: intake::shape(&standing),
             plan,
             standing,
             segment: None,
             done,
             orders: 0,
             until_ns: u64::MAX,
-            generation: 1,
-            group,
+            first: None,
+            generation: 0,
+            group: Vec::new(),
+            failed_regroups: 0,
             stalled_ns: None,
             warm_up: None,
             stopping: None,
             finished: false,
             journal_lost: false,
+            start_ns: now_ns,
+            awake: Awake::new(now_ns),
+            tally: Tally::default(),
+            tables: BTreeMap::new(),
             outputs: Vec::new(),
         };
         for (device, kind, detail) in missing {
@@ -137,24 +165,29 @@ impl Run {
         run
     }
 
-    /// Begins the schedule; `from` is the first segment.
+    /// About how long each of the plan's steps takes on a device, as its worker estimates.
+    pub fn expect_steps(&mut self, device: u32, expected_ns: Vec<u64>) {
+        if let Some(worker) = self.workers.get_mut(device as usize) {
+            worker.expected_ns = expected_ns;
+        }
+    }
+
+    /// Begins the schedule with segment `from`, once those that are here have formed their group.
     pub fn begin(&mut self, from: usize, now_ns: u64) -> Vec<Output> {
-        self.enter(from, now_ns);
+        self.first = Some(from);
         self.settle(now_ns);
         std::mem::take(&mut self.outputs)
     }
 
     /// Takes one thing that happened into account.
     pub fn handle(&mut self, input: Input, now_ns: u64) -> Vec<Output> {
+        self.look(now_ns);
         match input {
             Input::Worker(device, report) => self.report(device, report, now_ns),
             Input::Gone(device, why) => self.lose(device, FaultKind::WorkerDied, why, now_ns),
-            Input::Table(table) => self.push(Frame::Table(table)),
-            Input::Samples(samples) => {
-                self.push(Frame::Samples(samples));
-                self.limits(now_ns);
-            }
-            Input::Event(what, device) => self.event(now_ns, device, what),
+            Input::Table(table) => self.table(table, now_ns),
+            Input::Samples(samples) => self.samples(samples, now_ns),
+            Input::Event(what, device) => self.sensed(what, device, now_ns),
             Input::Interrupt => self.stop("the operator asked for it".to_owned(), now_ns),
             Input::Cut => self.cut(now_ns),
             Input::JournalFailed(why) if !self.journal_lost => {
@@ -163,6 +196,10 @@ impl Run {
                 self.event(now_ns, None, What::Fault { kind, detail: why });
             }
             Input::JournalFailed(_) => {}
+            Input::FrameRefused(detail) => {
+                let kind = FaultKind::Journal;
+                self.event(now_ns, None, What::Fault { kind, detail });
+            }
         }
         self.settle(now_ns);
         std::mem::take(&mut self.outputs)
@@ -170,7 +207,10 @@ impl Run {
 
     /// Looks at the time.
     pub fn poll(&mut self, now_ns: u64) -> Vec<Output> {
+        self.look(now_ns);
         self.watch(now_ns);
+        self.limits(now_ns);
+        self.tell_counts(now_ns, false);
         if let Some(warm_up) = &mut self.warm_up
             && let Some(what) = warm_up.poll(now_ns, &self.standing)
         {
@@ -200,37 +240,17 @@ impl Run {
         self.finished
     }
 
+    /// What is still to be told before the closing frame.
+    pub fn last_words(&mut self, now_ns: u64) -> Vec<Output> {
+        self.tell_counts(now_ns, true);
+        std::mem::take(&mut self.outputs)
+    }
+
     /// Takes the closing frame, which only the shell can make: it has the wall clock.
     pub fn close(mut self, closed: &Frame) -> Standing {
         // A closing frame contradicts nothing.
         let _ = self.standing.push(closed);
         self.standing
-    }
-
-    fn push(&mut self, frame: Frame) {
-        match self.standing.push(&frame) {
-            Ok(()) => self.outputs.push(Output::Journal(frame)),
-            // A sensor or worker that contradicts itself is a fault of its own, not the end of the run.
-            Err(error) => {
-                let at_ns = self.standing.last_ns();
-                let what = What::Fault {
-                    kind: FaultKind::Sensor,
-                    detail: error.to_string(),
-                };
-                self.event(at_ns, None, what);
-            }
-        }
-    }
-
-    fn event(&mut self, at_ns: u64, device: Option<u32>, what: What) {
-        let frame = Frame::Event(Event {
-            at_ns,
-            device,
-            what,
-        });
-        if self.standing.push(&frame).is_ok() {
-            self.outputs.push(Output::Journal(frame));
-        }
     }
 
     fn tell_busy(&mut self, order: &ToWorker) {
@@ -259,8 +279,9 @@ impl Run {
                         warm_up.work(row.start_ns, row.end_ns, row.flop);
                     }
                 }
-                self.push(Frame::Steps(steps));
+                self.push(Frame::Steps(steps), now_ns);
             }
+            FromWorker::Resting { until_ns } => self.rest(device, until_ns, now_ns),
             FromWorker::Mismatch { at_ns, detail } => {
                 self.event(at_ns, Some(device), What::Mismatch { detail });
             }
@@ -279,6 +300,13 @@ impl Run {
     /// A rank gave its group up: those it waited for and that still claim to work are silent.
     fn broke(&mut self, why: String, missing: &[u32], now_ns: u64) {
         self.stalled_ns.get_or_insert(now_ns);
+        if self
+            .awake
+            .stood_since(now_ns.saturating_sub(watch::GROUP_SILENCE_NS))
+        {
+            // A pause of the whole machine uses up the patience of healthy ranks; one that hangs is found without them.
+            return;
+        }
         for &rank in missing {
             if self
                 .workers
@@ -325,63 +353,6 @@ impl Run {
         segment.parts.buckets && has_buckets && segment.active > 1
     }
 
-    /// Declares silent what has shown no completed step for too long.
-    fn watch(&mut self, now_ns: u64) {
-        let least = if self.coupled() {
-            GROUP_SILENCE_NS
-        } else {
-            SILENCE_NS
-        };
-        let silent = self.workers.iter().enumerate().filter_map(|(device, w)| {
-            let limit = least.max(w.longest_step_ns.saturating_mul(4));
-            let quiet = now_ns.saturating_sub(w.progress_ns);
-            let working = matches!(w.duty, Duty::Busy | Duty::Regrouping);
-            (working && quiet > limit).then_some((device as u32, quiet))
-        });
-        for (device, quiet) in silent.collect::<Vec<_>>() {
-            let detail = format!("no completed step for {:.1} s", quiet as f64 / 1e9);
-            self.lose(device, FaultKind::Silent, detail, now_ns);
-        }
-    }
-
-    /// Stops where a sensor shows more than the profile allows.
-    fn limits(&mut self, now_ns: u64) {
-        let stop = &self.plan.stop_when;
-        let checks = [
-            (Metric::TempCore, stop.temp_core_above),
-            (Metric::PowerDraw, stop.power_draw_above),
-        ];
-        let tripped = checks.into_iter().find_map(|(metric, limit)| {
-            let limit = limit?;
-            (0..self.workers.len() as u32).find_map(|device| {
-                let value = self
-                    .standing
-                    .latest(device, metric)
-                    .filter(|v| *v > limit.value)?;
-                let shown = hallmark_profiles::units::human(value, limit.unit);
-                Some(format!(
-                    "{} of {} reads {shown}, above {limit}",
-                    metric, self.plan.devices[device as usize].id
-                ))
-            })
-        });
-        let lost_for = stop.sensor_lost_for.map(|t| t.duration().as_nanos() as u64);
-        let lost = self.standing.tables().iter().find_map(|t| {
-            let quiet = now_ns.saturating_sub(t.last_ns.unwrap_or(now_ns));
-            let over = lost_for.is_some_and(|limit| quiet > limit);
-            over.then(|| {
-                format!(
-                    "{} has been silent for {:.0} s",
-                    t.table.name,
-                    quiet as f64 / 1e9
-                )
-            })
-        });
-        if let Some(why) = tripped.or(lost) {
-            self.stop(why, now_ns);
-        }
-    }
-
     fn stop(&mut self, why: String, now_ns: u64) {
         if self.stopping.is_some() || self.finished {
             return;
@@ -420,7 +391,7 @@ impl Run {
 
     /// Goes on wherever everyone has come to rest.
     fn settle(&mut self, now_ns: u64) {
-        if self.finished || self.segment.is_none() {
+        if self.finished || self.first.is_none() {
             return;
         }
         let alive = |d: &Duty| *d != Duty::Dead;
@@ -436,10 +407,14 @@ impl Run {
         {
             return;
         }
-        if !self.group.is_empty() && self.group != self.alive() || duties.contains(&Duty::Broken) {
+        let unformed = self.reduces && self.group != self.alive();
+        if unformed || duties.contains(&Duty::Broken) {
             return self.regroup(now_ns);
         }
-        let current = self.segment.unwrap_or(0);
+        self.failed_regroups = 0;
+        let Some(current) = self.segment else {
+            return self.start(now_ns);
+        };
         if let Some(since) = self.stalled_ns.take() {
             let members: Vec<u32> = self.alive();
             let stalled_ns = now_ns.saturating_sub(since);
@@ -455,6 +430,22 @@ impl Run {
             }
         }
         self.enter(self.after(current), now_ns);
+    }
+
+    /// Enters the first segment; the record learns who works together where it does not know.
+    fn start(&mut self, now_ns: u64) {
+        self.stalled_ns = None;
+        if self.reduces && self.standing.members_at(now_ns) != self.group {
+            let what = What::Regrouped {
+                generation: self.generation,
+                members: self.group.clone(),
+                stalled_ns: 0,
+            };
+            self.event(now_ns, None, what);
+        }
+        let nothing = self.plan.schedule.len();
+        let first = self.first.filter(|_| self.stopping.is_none());
+        self.enter(first.unwrap_or(nothing), now_ns);
     }
 
     /// The segment that follows, which after a stop is the ramp down.
@@ -489,6 +480,14 @@ impl Run {
     }
 
     fn regroup(&mut self, now_ns: u64) {
+        self.failed_regroups += 1;
+        if self.failed_regroups > REGROUPS_MAX + self.workers.len() as u32 {
+            for device in self.alive() {
+                let why = "the group could not be formed again".to_owned();
+                self.lose(device, FaultKind::Collective, why, now_ns);
+            }
+            return self.settle(now_ns);
+        }
         self.generation += 1;
         let members = self.alive();
         self.group = members.clone();
@@ -544,6 +543,8 @@ impl Run {
         self.orders += 1;
         for device in active {
             let worker = &mut self.workers[device as usize];
+            // What a step of another kind took says nothing of this one.
+            worker.longest_step_ns = 0;
             worker.duty = Duty::Busy;
             worker.progress_ns = now_ns;
             let order = Order {

@@ -2,6 +2,7 @@
 //! [`simulated`] with one event queue and no time passing.
 
 pub mod fleet;
+pub mod inbox;
 pub mod pen;
 pub mod probes;
 pub mod real;

@@ -18,15 +18,22 @@ use hallmark_profiles::workload::{Dtype, Gemm, Parts, StepSpec};
 use hallmark_results::frame::{FaultKind, OpRow, StepRow, Steps};
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel,
+};
 use std::time::Duration;
 
 /// Rows are sent at least this often.
 const BATCH_NS: u64 = 200_000_000;
+/// Reports that wait for a run that does not listen, a quarter of an hour of them; the device then waits too,
+/// since work that nobody records is none.
+const REPORTS_MAX: usize = 4_096;
 /// Longest wait for one step before the driver looks at its messages again.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// Longest wait for all ranks to join the group.
-const JOIN: Duration = Duration::from_secs(60);
+/// A rest longer than this is told, so that nobody takes it for a silence.
+const REST_NS: u64 = 1_000_000_000;
+/// Bytes per second that even a slow memory moves: only for what a step is expected to take at most.
+const SLOW_BYTE_PER_S: u64 = 1_000_000_000;
 
 /// Why a worker ends before it is told to.
 #[derive(Debug, thiserror::Error)]
@@ -40,7 +47,7 @@ enum WorkerError {
 /// Runs a worker on its standard input and output until it is told to quit or the pipe closes.
 pub fn main(input: impl Read + Send + 'static, output: impl Write + Send + 'static) {
     let (orders, inbox) = channel();
-    let (outbox, reports) = channel();
+    let (outbox, reports) = sync_channel(REPORTS_MAX);
     let _reader = std::thread::spawn(move || read_orders(input, &orders));
     let writer = std::thread::spawn(move || write_reports(output, &reports));
     let mut worker = Worker {
@@ -82,7 +89,7 @@ fn write_reports(mut output: impl Write, reports: &Receiver<FromWorker>) {
 
 struct Worker {
     inbox: Receiver<ToWorker>,
-    outbox: Sender<FromWorker>,
+    outbox: SyncSender<FromWorker>,
     clock: RunClock,
     index: u32,
 }
@@ -124,6 +131,9 @@ impl Worker {
                 }
                 Act::Wait { until_ns } => {
                     self.flush(&mut bench);
+                    if bench.driver.segment().is_some() && until_ns.saturating_sub(now) > REST_NS {
+                        self.say(FromWorker::Resting { until_ns });
+                    }
                     let wait = Duration::from_nanos(until_ns.saturating_sub(now))
                         .min(Duration::from_secs(3600));
                     let go_on = match self.inbox.recv_timeout(wait) {
@@ -210,7 +220,7 @@ impl Worker {
         let mut steps = Vec::with_capacity(specs.len());
         for (index, spec) in specs.iter().enumerate() {
             let collective = match &group {
-                Some(group) if group.step == index => Some(join(group, spec)?),
+                Some(group) if group.step == index => Some(attach(group, spec)?),
                 _ => None,
             };
             if let Some(collective) = &collective {
@@ -218,11 +228,14 @@ impl Worker {
             }
             steps.push(device.prepare(spec, collective)?);
         }
+        let began_ns = self.clock.now_ns();
         let (self_test_passed, self_test) = self_test(&specs, &mut steps)?;
+        let test_ns = self.clock.now_ns().saturating_sub(began_ns);
         self.say(FromWorker::Prepared {
             self_test_passed,
             self_test,
             transport,
+            expected_ns: expected(&specs, test_ns),
         });
         Ok(Some(Bench {
             steps,
@@ -253,10 +266,21 @@ impl Worker {
                 generation,
                 members,
             } => {
-                if let Some(step) = bench.grouped.and_then(|s| bench.steps.get_mut(s)) {
-                    step.regroup(generation, &members)?;
-                }
-                self.say(FromWorker::Regrouped { generation });
+                let step = bench.grouped.and_then(|s| bench.steps.get_mut(s));
+                let formed = step.map_or(Ok(()), |step| step.regroup(generation, &members));
+                self.say(match formed {
+                    Ok(()) => FromWorker::Regrouped { generation },
+                    Err(error @ (KernelError::Lost { .. } | KernelError::Hung { .. })) => {
+                        return Err(error.into());
+                    }
+                    // A rank that others do not meet is not broken itself: it waits for the next formation.
+                    Err(error) => FromWorker::Broken {
+                        segment: 0,
+                        next_seq: 0,
+                        why: error.to_string(),
+                        missing: Vec::new(),
+                    },
+                });
             }
             ToWorker::Quit => return Ok(false),
             ToWorker::Open { .. } | ToWorker::Prepare { .. } => {
@@ -316,11 +340,25 @@ impl Bench {
     }
 }
 
-fn join(group: &Group, spec: &StepSpec) -> Result<Box<dyn Collective>, KernelError> {
+/// Takes this rank's place in the region; nobody is waited for, so that one who never comes holds nobody up.
+fn attach(group: &Group, spec: &StepSpec) -> Result<Box<dyn Collective>, KernelError> {
     let region = Region::attach(&group.path, group.ranks, &bucket_layout(spec))?;
     let clock = hallmark_kernels::timer::now_ns;
-    let joined = HostCollective::join(Arc::new(region), group.rank, clock, JOIN)?;
-    Ok(Box::new(joined))
+    let attached = HostCollective::attach(Arc::new(region), group.rank, clock)?;
+    Ok(Box::new(attached))
+}
+
+/// What each step takes at most, if matmuls go no slower than the self-test's one did, its checks included.
+fn expected(specs: &[StepSpec], test_ns: u64) -> Vec<u64> {
+    let tested = specs.iter().find_map(|s| s.gemms.first());
+    let ns_per_flop = tested.map_or(0.0, |g| test_ns as f64 / g.flop().0.max(1.0));
+    let step = |spec: &StepSpec| {
+        // AdamW reads four arrays and writes three; copy and triad touch five.
+        let bytes = spec.parameters * 28 + spec.memory.0 * 5;
+        let matmuls_ns = (spec.flop().0 * ns_per_flop) as u64;
+        matmuls_ns.saturating_add((bytes as f64 * 1e9 / SLOW_BYTE_PER_S as f64) as u64)
+    };
+    specs.iter().map(step).collect()
 }
 
 /// Runs the self-test of the first step that has matmuls.

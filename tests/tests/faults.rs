@@ -3,7 +3,7 @@
 //! The binary is the real one, the devices are the processor's cores, the faults are signals and
 //! bits flipped in a worker's memory from outside.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use hallmark_results::frame::{FaultKind, Frame, What};
 use hallmark_results::standing::Standing;

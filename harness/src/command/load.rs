@@ -11,6 +11,7 @@ use crate::run::Input;
 use crate::sensor::DeviceKey;
 use crate::sensors::{self, Layout, Sources};
 use crate::shell::fleet;
+use crate::shell::inbox::{self, Inlet};
 use crate::shell::pen::Pen;
 use crate::shell::real::{self, Crew, Stage};
 use crate::topology;
@@ -25,7 +26,7 @@ use hallmark_results::standing::window::Window;
 use hallmark_results::store::journal::{JournalReader, JournalWriter};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Receiver;
 
 /// A run is not begun with less room than this for its record.
 const ROOM_BYTES: u64 = 64 << 20;
@@ -46,7 +47,7 @@ pub fn run(args: &Run) -> Result<Exit, Failure> {
     let sources = sources(&args.show, &args.replay);
     let sensors = sensors::open(&sources).map_err(Failure::usage)?;
     let folder = folder(args, &loaded.profile.name)?;
-    let signals = channel();
+    let signals = inbox::open();
     listen(&signals.0)?;
     let mut view = view(args.show.ui)?;
     view.note(&format!("opening {} devices", devices.len()));
@@ -132,7 +133,7 @@ pub fn resume(args: &Resume) -> Result<Exit, Failure> {
     let found = topology::find();
     let devices = again(&plan, &found.devices)?;
     let sensors = sensors::open(&sources(&args.show, &[])).map_err(Failure::usage)?;
-    let signals = channel();
+    let signals = inbox::open();
     listen(&signals.0)?;
     let mut view = view(args.show.ui)?;
     let last_ns = standing.last_ns();
@@ -372,7 +373,7 @@ fn create(folder: &Path) -> Result<JournalWriter, Failure> {
 }
 
 /// Turns signals into inputs: the first ends the run in good order, the second at once.
-fn listen(inputs: &Sender<Input>) -> Result<(), Failure> {
+fn listen(inputs: &Inlet) -> Result<(), Failure> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|e| Failure::broken(format!("cannot listen for signals: {e}")))?;
@@ -389,7 +390,7 @@ fn listen(inputs: &Sender<Input>) -> Result<(), Failure> {
 }
 
 /// The pair of ends through which everything reaches the run.
-pub type Channel = (Sender<Input>, Receiver<Input>);
+pub type Channel = (Inlet, Receiver<Input>);
 
 fn view(ui: Ui) -> Result<Box<dyn View>, Failure> {
     let terminal = std::io::stdout().is_terminal();

@@ -1,19 +1,31 @@
 //! The worker processes of one run: started, spoken to, killed and reaped.
 //!
 //! Each worker has one thread that reads its reports and one that keeps the end of its standard
-//! error for the record. A worker that is gone says so once, with its exit status.
+//! error for the record. A worker that is gone says so once, with its exit status. A process that the
+//! kernel cannot end is waited for briefly and left behind: it holds up neither the run nor its end.
 
 use crate::protocol::{self, FromWorker, ToWorker};
 use crate::run::Input;
-use std::io::{BufRead, BufReader, BufWriter};
+use crate::shell::inbox::Inlet;
+use std::collections::VecDeque;
+use std::io::{BufWriter, Read};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-/// Lines of standard error kept of each worker.
+/// Lines of standard error kept of each worker, and characters of each.
 const STDERR_LINES: usize = 4;
+const LINE_CHARS: usize = 300;
+/// Between two looks at a process that may have ended.
+const LOOK: Duration = Duration::from_millis(10);
+/// Looks at a process whose pipes have closed before it counts as gone all the same: a second and a half.
+const LOOKS: u32 = 150;
+/// Looks for the end of its standard error, which a process of its own may hold open: a quarter of a second.
+const LAST_WORDS: u32 = 25;
+/// Looks for killed workers at the end: a second.
+const KILLED: u32 = 100;
 
 /// Names another program to drive the devices; whatever it says is then from a stand-in.
 pub const WORKER_BINARY: &str = "HALLMARK_WORKER_BINARY";
@@ -32,9 +44,11 @@ pub struct Fleet {
 }
 
 struct Process {
+    pid: u32,
+    /// Locked for an instant at a time, never while waiting: killing must always be possible.
     child: Arc<Mutex<Child>>,
     stdin: Option<BufWriter<ChildStdin>>,
-    reader: Option<JoinHandle<()>>,
+    reader: JoinHandle<()>,
 }
 
 impl Fleet {
@@ -46,7 +60,7 @@ impl Fleet {
     /// The operating system's reason.
     pub fn start(
         environment: &[Vec<(String, String)>],
-        inputs: &Sender<Input>,
+        inputs: &Inlet,
     ) -> Result<Self, std::io::Error> {
         let program = other_program().map_or_else(std::env::current_exe, Ok)?;
         let mut fleet = Self {
@@ -82,14 +96,13 @@ impl Fleet {
     /// Kills a worker at once; also one that is stopped or hangs in a driver's signal handler.
     pub fn kill(&mut self, device: u32) {
         if let Some(worker) = self.workers.get_mut(device as usize) {
-            worker.stdin = None;
-            let _ = lock(&worker.child).kill();
+            worker.kill();
         }
     }
 
     /// Process ids, for tests that break workers on purpose.
     pub fn pids(&self) -> Vec<u32> {
-        self.workers.iter().map(|w| lock(&w.child).id()).collect()
+        self.workers.iter().map(|w| w.pid).collect()
     }
 
     /// Ends all workers: closes their pipes, waits for up to `patience_ms`, then kills what is left.
@@ -97,30 +110,38 @@ impl Fleet {
         for worker in &mut self.workers {
             worker.stdin = None;
         }
-        for _ in 0..patience_ms / 10 {
-            let gone = |w: &Process| w.reader.as_ref().is_none_or(JoinHandle::is_finished);
-            if self.workers.iter().all(gone) {
-                break;
-            }
-            crate::clock::sleep(std::time::Duration::from_millis(10));
-        }
+        self.wait(u32::try_from(patience_ms / 10).unwrap_or(u32::MAX));
         // Dropping kills whoever is left.
+    }
+
+    /// Waits until the end of every worker has been seen, for a bounded time.
+    fn wait(&self, looks: u32) {
+        for _ in 0..looks {
+            if self.workers.iter().all(|w| w.reader.is_finished()) {
+                return;
+            }
+            crate::clock::sleep(LOOK);
+        }
+    }
+}
+
+impl Process {
+    fn kill(&mut self) {
+        self.stdin = None;
+        // One that has been reaped is not there to be killed, nor is anyone else by its number.
+        let _ = lock(&self.child).kill();
     }
 }
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        for worker in &mut self.workers {
-            worker.stdin = None;
-            let _ = lock(&worker.child).kill();
-            if let Some(reader) = worker.reader.take() {
-                let _ = reader.join();
-            }
-        }
+        self.workers.iter_mut().for_each(Process::kill);
+        // A reader that has not come to its end by then is left to itself: its process cannot be ended.
+        self.wait(KILLED);
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -134,14 +155,17 @@ fn own_group(command: &mut Command) {
 #[cfg(not(unix))]
 fn own_group(_command: &mut Command) {}
 
-fn attend(device: u32, mut child: Child, inputs: Sender<Input>) -> Result<Process, std::io::Error> {
+fn attend(device: u32, mut child: Child, inputs: Inlet) -> Result<Process, std::io::Error> {
     let missing = || std::io::Error::other("a worker was started without pipes");
     let stdin = child.stdin.take().ok_or_else(missing)?;
     let mut stdout = child.stdout.take().ok_or_else(missing)?;
     let stderr = child.stderr.take().ok_or_else(missing)?;
+    let pid = child.id();
     let child = Arc::new(Mutex::new(child));
     let shared = Arc::clone(&child);
-    let tail = std::thread::spawn(move || last_lines(BufReader::new(stderr)));
+    let said = Arc::new(Mutex::new(Tail::default()));
+    let heard = Arc::clone(&said);
+    let listener = std::thread::spawn(move || listen(stderr, &heard));
     let reader = std::thread::spawn(move || {
         let why = loop {
             match protocol::receive::<FromWorker>(&mut stdout) {
@@ -158,38 +182,119 @@ fn attend(device: u32, mut child: Child, inputs: Sender<Input>) -> Result<Proces
             // It no longer speaks the protocol, so nothing it does can be believed or ended in order.
             let _ = lock(&shared).kill();
         }
-        let said = tail.join().unwrap_or_else(|_| String::new());
-        let status = lock(&shared).wait();
-        let status = status.map_or_else(|e| e.to_string(), |s| s.to_string());
-        let mut text = why.map_or_else(
-            || format!("worker ended: {status}"),
-            |w| format!("{w}; {status}"),
-        );
+        let status = match reap(&shared, LOOKS) {
+            Some(Ok(status)) => format!("worker ended: {status}"),
+            Some(Err(error)) => format!("worker ended: {error}"),
+            None => format!(
+                "the worker closed its pipes, but its process {pid} does not end; a driver call may hold it in the kernel"
+            ),
+        };
+        for _ in 0..LAST_WORDS {
+            if listener.is_finished() {
+                break;
+            }
+            crate::clock::sleep(LOOK);
+        }
+        let mut text = why.map_or_else(|| status.clone(), |w| format!("{w}; {status}"));
+        let said = lock(&said).text();
         if !said.is_empty() {
             text = format!("{text}; it said: {said}");
         }
         let _ = inputs.send(Input::Gone(device, text));
     });
     Ok(Process {
+        pid,
         child,
         stdin: Some(BufWriter::new(stdin)),
-        reader: Some(reader),
+        reader,
     })
 }
 
-fn last_lines(reader: impl BufRead) -> String {
-    let mut kept = std::collections::VecDeque::new();
-    for line in reader.split(b'\n') {
-        let Ok(line) = line else { break };
-        let text: String = String::from_utf8_lossy(&line)
+/// Waits for a process to end, a look at a time; `None` if it has not by then.
+fn reap(child: &Mutex<Child>, looks: u32) -> Option<std::io::Result<ExitStatus>> {
+    for _ in 0..looks {
+        let looked = lock(child).try_wait();
+        match looked {
+            Ok(Some(status)) => return Some(Ok(status)),
+            Ok(None) => crate::clock::sleep(LOOK),
+            Err(error) => return Some(Err(error)),
+        }
+    }
+    None
+}
+
+/// The last lines of a text without end, each cut to a length that a record can hold.
+#[derive(Default)]
+struct Tail {
+    lines: VecDeque<String>,
+    /// The line that has not ended, as far as it is kept.
+    line: Vec<u8>,
+    begun: bool,
+}
+
+impl Tail {
+    fn push(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte == b'\n' {
+                self.end_line();
+                continue;
+            }
+            self.begun = true;
+            // Four bytes are the longest character.
+            if self.line.len() < 4 * LINE_CHARS {
+                self.line.push(byte);
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let text: String = String::from_utf8_lossy(&self.line)
             .chars()
             .filter(|c| !c.is_control())
-            .take(300)
+            .take(LINE_CHARS)
             .collect();
-        if kept.len() == STDERR_LINES {
-            kept.pop_front();
+        self.line.clear();
+        self.begun = false;
+        if self.lines.len() == STDERR_LINES {
+            self.lines.pop_front();
         }
-        kept.push_back(text);
+        self.lines.push_back(text);
     }
-    Vec::from(kept).join(" | ")
+
+    fn text(&mut self) -> String {
+        if self.begun {
+            self.end_line();
+        }
+        self.lines.make_contiguous().join(" | ")
+    }
+}
+
+fn listen(mut from: impl Read, tail: &Mutex<Tail>) {
+    let mut bytes = [0; 4096];
+    while let Ok(length @ 1..) = from.read(&mut bytes) {
+        lock(tail).push(&bytes[..length]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_never_ends_its_line_is_kept_short() {
+        let mut tail = Tail::default();
+        for _ in 0..10_000 {
+            tail.push(&[b'x'; 4096]);
+        }
+        assert!(tail.line.capacity() < 4096, "{}", tail.line.capacity());
+        assert_eq!(tail.text(), "x".repeat(LINE_CHARS));
+    }
+
+    #[test]
+    fn the_last_lines_are_kept_without_control_characters() {
+        let mut tail = Tail::default();
+        tail.push(b"one\ntwo\nth");
+        tail.push("r\u{7}ee\nfour\nf\u{fc}nf".as_bytes());
+        assert_eq!(tail.text(), "two | three | four | f\u{fc}nf");
+    }
 }

@@ -2,13 +2,18 @@
 //!
 //! Frames are on disk at most a second after they were handed over. A disk that fails is told to
 //! the run as a fault; the frames it refused are kept in memory and tried again in their order, so
-//! that a journal never has a hole. What could not be written by the end is counted, and such a
-//! journal is not sealed.
+//! that a journal never has a hole. A frame that no disk will ever take is set aside at once and told
+//! as a fault, so that it keeps no later one out. What could not be written by the end is counted, and
+//! such a journal is not sealed.
 
 use crate::run::Input;
+use crate::shell::inbox::Inlet;
 use hallmark_results::frame::Frame;
+use hallmark_results::store::error::StoreError;
 use hallmark_results::store::journal::JournalWriter;
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -22,6 +27,10 @@ const KEPT_MAX: usize = 200_000;
 pub struct Pen {
     frames: Option<Sender<Frame>>,
     thread: Option<JoinHandle<Written>>,
+    /// Frames handed over that the thread has not looked at: a disk that hangs must not fill the memory.
+    waiting: Arc<AtomicUsize>,
+    /// Frames that were not even handed over.
+    refused: AtomicUsize,
 }
 
 /// A journal, and how many frames it lacks.
@@ -31,25 +40,36 @@ pub struct Written {
 }
 
 impl Pen {
-    pub fn start(journal: JournalWriter, inputs: Sender<Input>) -> Self {
+    pub fn start(journal: JournalWriter, inputs: Inlet) -> Self {
         let (frames, inbox) = channel();
+        let waiting = Arc::new(AtomicUsize::new(0));
         let writer = Writer {
             journal,
             kept: VecDeque::new(),
             unsynced: VecDeque::new(),
             dropped: 0,
             failing: false,
+            troubles: Vec::new(),
+            waiting: Arc::clone(&waiting),
             inputs,
         };
         let thread = std::thread::spawn(move || writer.serve(&inbox));
         Self {
             frames: Some(frames),
             thread: Some(thread),
+            waiting,
+            refused: AtomicUsize::new(0),
         }
     }
 
+    /// Hands a frame over without waiting.
     pub fn write(&self, frame: Frame) {
+        if self.waiting.load(Ordering::Relaxed) >= KEPT_MAX {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
         if let Some(frames) = &self.frames {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
             // The thread ends only after this sender is dropped.
             let _ = frames.send(frame);
         }
@@ -58,7 +78,9 @@ impl Pen {
     /// Writes what is left and gives the journal back; `None` if its thread died.
     pub fn finish(mut self) -> Option<Written> {
         self.frames = None;
-        self.thread.take()?.join().ok()
+        let mut written = self.thread.take()?.join().ok()?;
+        written.lost += self.refused.load(Ordering::Relaxed);
+        Some(written)
     }
 }
 
@@ -70,8 +92,14 @@ struct Writer {
     unsynced: VecDeque<Frame>,
     dropped: usize,
     failing: bool,
-    inputs: Sender<Input>,
+    /// What the run is still to be told: it may be too busy to take it now, and is never waited for.
+    troubles: Vec<Input>,
+    waiting: Arc<AtomicUsize>,
+    inputs: Inlet,
 }
+
+/// Faults kept for a run that does not look.
+const TROUBLES_MAX: usize = 64;
 
 impl Writer {
     fn serve(mut self, inbox: &Receiver<Frame>) -> Written {
@@ -82,6 +110,7 @@ impl Writer {
             let wait = Duration::from_nanos(due.saturating_sub(now()));
             match inbox.recv_timeout(wait) {
                 Ok(frame) => {
+                    self.waiting.fetch_sub(1, Ordering::Relaxed);
                     dirty = true;
                     self.keep(frame);
                     // A disk that refused a frame is asked again at the next sync, not for each frame.
@@ -93,6 +122,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             if now() >= due {
+                self.tell();
                 if dirty {
                     self.flush();
                     self.sync();
@@ -120,35 +150,99 @@ impl Writer {
     /// Writes what is kept, up to the first frame that the disk refuses.
     fn flush(&mut self) {
         while let Some(frame) = self.kept.front() {
-            let appended = self.journal.append(frame);
-            let refused = appended.is_err();
-            self.note(appended);
-            if refused {
-                return;
+            match self.journal.append(frame) {
+                Ok(()) => {
+                    self.failing = false;
+                    self.unsynced.extend(self.kept.pop_front());
+                }
+                Err(
+                    error @ (StoreError::Shape(_)
+                    | StoreError::FrameTooLarge { .. }
+                    | StoreError::Encode(_)),
+                ) => {
+                    // No later try will take it.
+                    self.kept.pop_front();
+                    self.dropped += 1;
+                    let what = format!("a frame was set aside: {error}");
+                    self.trouble(Input::FrameRefused(what));
+                }
+                Err(error) => return self.fail(&error),
             }
-            self.unsynced.extend(self.kept.pop_front());
         }
     }
 
     fn sync(&mut self) {
-        let synced = self.journal.sync();
-        if synced.is_err() {
-            self.unsynced.append(&mut self.kept);
-            std::mem::swap(&mut self.unsynced, &mut self.kept);
-        } else {
-            self.unsynced.clear();
+        match self.journal.sync() {
+            Ok(()) => {
+                self.unsynced.clear();
+                self.failing = false;
+            }
+            Err(error) => {
+                self.unsynced.append(&mut self.kept);
+                std::mem::swap(&mut self.unsynced, &mut self.kept);
+                self.fail(&error);
+            }
         }
-        self.note(synced);
     }
 
-    fn note<E: std::fmt::Display>(&mut self, result: Result<(), E>) {
-        match result {
-            Ok(()) => self.failing = false,
-            Err(error) if !self.failing => {
-                self.failing = true;
-                let _ = self.inputs.send(Input::JournalFailed(error.to_string()));
-            }
-            Err(_) => {}
+    fn fail(&mut self, error: &StoreError) {
+        if !self.failing {
+            self.failing = true;
+            self.trouble(Input::JournalFailed(error.to_string()));
         }
+    }
+
+    fn trouble(&mut self, what: Input) {
+        if self.troubles.len() < TROUBLES_MAX {
+            self.troubles.push(what);
+        }
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        let inputs = &self.inputs;
+        self.troubles.retain(|t| !inputs.offer(t.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::inbox;
+    use hallmark_results::frame::{ClockState, Closed, Ending, Samples};
+    use hallmark_results::store::journal::JournalReader;
+
+    #[test]
+    fn a_frame_that_no_journal_takes_is_set_aside_and_told_and_the_next_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inlet, inputs) = inbox::open();
+        let pen = Pen::start(JournalWriter::create(folder.path()).unwrap(), inlet);
+        pen.write(crate::view::plain::sample::opened(2, "pen"));
+        // Rows of a table that was never declared.
+        pen.write(Frame::Samples(Samples {
+            table: 7,
+            ..Samples::default()
+        }));
+        pen.write(Frame::Closed(Closed {
+            at_ns: 1,
+            utc_end: String::new(),
+            clock: ClockState {
+                synchronised: None,
+                max_error_s: None,
+            },
+            ending: Ending::Complete,
+        }));
+        let told = inputs.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(
+            matches!(&told, Input::FrameRefused(why) if why.contains("table 7")),
+            "{told:?}"
+        );
+        let written = pen.finish().unwrap();
+        assert_eq!(written.lost, 1, "it is counted");
+        drop(written);
+        let frames = JournalReader::open(folder.path()).unwrap();
+        let frames: Vec<_> = frames.map(|f| f.unwrap()).collect();
+        assert_eq!(frames.len(), 2);
+        assert!(matches!(frames[1], Frame::Closed(_)));
     }
 }

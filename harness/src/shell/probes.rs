@@ -6,11 +6,11 @@
 use crate::clock::{self, RunClock};
 use crate::run::Input;
 use crate::sensor::{Description, Reading, Sensor, Trouble};
+use crate::shell::inbox::Inlet;
 use hallmark_results::frame::{Samples, What};
 use hallmark_results::stats::bootstrap::SplitMix64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 /// Rows are handed over at least this often.
@@ -33,7 +33,7 @@ pub struct Probe {
 
 impl Probes {
     /// Starts one thread for each probe.
-    pub fn start(probes: Vec<Probe>, clock: RunClock, seed: u64, inputs: &Sender<Input>) -> Self {
+    pub fn start(probes: Vec<Probe>, clock: RunClock, seed: u64, inputs: &Inlet) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         for probe in probes {
             let stop = Arc::clone(&stop);
@@ -59,6 +59,8 @@ pub struct Batch {
     begun_ns: u64,
     /// When reads began to fail, and why.
     trouble: Option<(u64, String)>,
+    /// Rows that the run had no room for since then.
+    refused: Option<(u64, usize)>,
 }
 
 impl Batch {
@@ -71,7 +73,26 @@ impl Batch {
             },
             begun_ns: 0,
             trouble: None,
+            refused: None,
         }
+    }
+
+    /// Offers rows to a run that may be too busy to take them; gives the gap that ends when it takes rows again.
+    fn hand_over(&mut self, samples: Samples, inputs: &Inlet) -> Option<What> {
+        let rows = samples.at_ns.len();
+        let from_ns = samples.at_ns.first().copied().unwrap_or(0);
+        let table = samples.table;
+        if !inputs.offer(Input::Samples(samples)) {
+            self.refused.get_or_insert((from_ns, 0)).1 += rows;
+            return None;
+        }
+        let (from_ns, rows) = self.refused.take()?;
+        let reason = format!("the run was too busy to take {rows} rows");
+        Some(What::Gap {
+            table,
+            from_ns,
+            reason,
+        })
     }
 
     /// Takes a reading; gives events to journal.
@@ -136,7 +157,7 @@ fn sample(
     clock: RunClock,
     mut random: SplitMix64,
     stop: &AtomicBool,
-    inputs: &Sender<Input>,
+    inputs: &Inlet,
 ) {
     let mut batch = Batch::new(probe.table, probe.description.series.len());
     let mut due = clock.now_ns();
@@ -154,10 +175,10 @@ fn sample(
                 return;
             }
         }
-        if let Some(samples) = batch.take(after, false)
-            && inputs.send(Input::Samples(samples)).is_err()
-        {
-            return;
+        let rows = batch.take(after, false);
+        if let Some(gap) = rows.and_then(|rows| batch.hand_over(rows, inputs)) {
+            // Where there is no room for it, coverage still shows the rows that are missing.
+            let _ = inputs.offer(Input::Event(gap, None));
         }
         due = next_due(due, after, probe.period_ns, &mut random);
     }
@@ -166,5 +187,33 @@ fn sample(
     }
     if let Some(gap) = batch.open_gap() {
         let _ = inputs.send(Input::Event(gap, probe.device));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shell::inbox::{self, INPUTS_MAX};
+
+    #[test]
+    fn rows_that_a_busy_run_had_no_room_for_are_counted_and_told_as_a_gap() {
+        let (inlet, run) = inbox::open();
+        while inlet.offer(Input::Interrupt) {}
+        let mut batch = Batch::new(3, 1);
+        let rows = |batch: &mut Batch, at_ns: u64| {
+            batch.add(at_ns, Reading::default());
+            let rows = batch.take(u64::MAX, true).unwrap();
+            batch.hand_over(rows, &inlet)
+        };
+        assert_eq!(rows(&mut batch, 10), None);
+        assert_eq!(rows(&mut batch, 20), None);
+        assert_eq!(run.try_iter().take(INPUTS_MAX).count(), INPUTS_MAX);
+        let gap = What::Gap {
+            table: 3,
+            from_ns: 10,
+            reason: "the run was too busy to take 2 rows".to_owned(),
+        };
+        assert_eq!(rows(&mut batch, 30), Some(gap));
+        assert_eq!(rows(&mut batch, 40), None);
     }
 }

@@ -7,6 +7,7 @@ use crate::exit::Failure;
 use crate::protocol::{FromWorker, Group, ToWorker};
 use crate::run::{Input, Output, Run};
 use crate::shell::fleet::Fleet;
+use crate::shell::inbox::{INPUTS_MAX, Inlet};
 use crate::shell::pen::Pen;
 use crate::shell::probes::{Probe, Probes};
 use crate::view::{Key, View};
@@ -16,7 +17,7 @@ use hallmark_kernels::work::bucket_layout;
 use hallmark_results::frame::{Closed, Ending, FaultKind, Frame, Table, What};
 use hallmark_results::plan::Plan;
 use hallmark_results::standing::Standing;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 /// Longest wait for a device to open, and to prepare (which may compile shaders).
@@ -30,7 +31,7 @@ const LAST_ROWS_NS: u64 = 250_000_000;
 /// The workers of a run while it is being set up, and what they said.
 pub struct Crew {
     pub fleet: Fleet,
-    pub inputs: Sender<Input>,
+    pub inputs: Inlet,
     pub inbox: Receiver<Input>,
     /// What each device said when it opened; `None` where it did not.
     pub opened: Vec<Option<DeviceInfo>>,
@@ -55,7 +56,7 @@ pub fn muster(
     devices: &[DeviceInfo],
     clock: RunClock,
     probe: bool,
-    channel: (Sender<Input>, Receiver<Input>),
+    channel: (Inlet, Receiver<Input>),
 ) -> Result<Crew, Failure> {
     let (inputs, inbox) = channel;
     let environments: Vec<_> = devices.iter().map(environment).collect();
@@ -149,7 +150,7 @@ impl Crew {
         self.missing.push((device, kind, why));
     }
 
-    /// Prepares all steps on all devices that are there, and forms their group.
+    /// Prepares all steps on all devices that are there, and lays out the memory of their group, which the run forms.
     ///
     /// Returns the shared region, which must live as long as the run, and the self-tests.
     ///
@@ -178,8 +179,7 @@ impl Crew {
             });
             let order = ToWorker::Prepare {
                 steps: plan.steps.clone(),
-                // A group that is not whole cannot form; its ranks then work alone.
-                group: group.filter(|_| present.len() == plan.devices.len()),
+                group,
                 queue_depth: plan.queue_depth,
             };
             self.fleet.tell(device, &order);
@@ -187,6 +187,7 @@ impl Crew {
         let mut prepared = Prepared {
             region: region.map(|r| r.1),
             self_tests: Vec::new(),
+            expected_ns: Vec::new(),
             transport: String::new(),
         };
         self.await_all(
@@ -198,6 +199,7 @@ impl Crew {
                     self_test_passed,
                     self_test,
                     transport,
+                    expected_ns,
                 } = report
                 else {
                     return false;
@@ -205,6 +207,7 @@ impl Crew {
                 prepared
                     .self_tests
                     .push((device as u32, self_test_passed, self_test));
+                prepared.expected_ns.push((device as u32, expected_ns));
                 prepared.transport = transport.unwrap_or_else(|| prepared.transport.clone());
                 true
             },
@@ -217,6 +220,8 @@ impl Crew {
 pub struct Prepared {
     pub region: Option<Region>,
     pub self_tests: Vec<(u32, bool, String)>,
+    /// About how long each step takes, by device.
+    pub expected_ns: Vec<(u32, Vec<u64>)>,
     pub transport: String,
 }
 
@@ -253,6 +258,9 @@ pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
     let seed = standing.opened().plan.seed;
     let missing = std::mem::take(&mut crew.missing);
     let mut run = Run::new(standing, &missing, done, clock.now_ns());
+    for (device, expected_ns) in prepared.expected_ns {
+        run.expect_steps(device, expected_ns);
+    }
     let mut hands = Hands {
         fleet: crew.fleet,
         region: prepared.region,
@@ -274,11 +282,14 @@ pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
     let probes = Probes::start(probes, clock, seed, &crew.inputs);
     first.extend(run.begin(from, clock.now_ns()));
     hands.carry_out(first, &run, clock.now_ns());
-    drive(&mut run, &mut hands, &crew.inputs, &crew.inbox, clock);
+    drive(&mut run, &mut hands, &crew.inbox, clock);
     probes.stop();
     last_rows(&mut run, &mut hands, &crew.inbox, clock);
+    let last = run.last_words(clock.now_ns());
+    hands.carry_out(last, &run, clock.now_ns());
+    // Whoever still has something to say finds nobody, and ends.
+    drop(crew.inbox);
     let Hands { fleet, ending, .. } = hands;
-    fleet.end(END_MS);
     let closed = Frame::Closed(Closed {
         at_ns: clock.now_ns(),
         utc_end: clock::utc_now(),
@@ -287,47 +298,48 @@ pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
     });
     let standing = run.close(&closed);
     pen.write(closed);
+    // Last: a process that cannot be ended keeps nothing from the record.
+    fleet.end(END_MS);
     (standing, pen)
 }
 
 /// Hands the run what happens, and carries out what it answers, until it is over.
-fn drive(
-    run: &mut Run,
-    hands: &mut Hands,
-    inputs: &Sender<Input>,
-    inbox: &Receiver<Input>,
-    clock: RunClock,
-) {
+fn drive(run: &mut Run, hands: &mut Hands, inbox: &Receiver<Input>, clock: RunClock) {
     let mut interrupts = 0;
-    while !run.is_finished() {
-        let now = clock.now_ns();
-        let wait = Duration::from_nanos(run.deadline(now).saturating_sub(now));
-        let mut outputs = match inbox.recv_timeout(wait) {
-            Ok(Input::Interrupt) => {
+    let mut heard = |run: &mut Run, input: Input| {
+        let input = match input {
+            Input::Interrupt => {
                 interrupts += 1;
-                let input = if interrupts > 1 {
+                if interrupts > 1 {
                     Input::Cut
                 } else {
                     Input::Interrupt
-                };
-                run.handle(input, clock.now_ns())
+                }
             }
-            Ok(input) => run.handle(input, clock.now_ns()),
-            Err(_) => Vec::new(),
+            input => input,
         };
+        run.handle(input, clock.now_ns())
+    };
+    while !run.is_finished() {
+        let now = clock.now_ns();
+        let wait = Duration::from_nanos(run.deadline(now).saturating_sub(now));
+        let mut outputs = Vec::new();
+        if let Ok(input) = inbox.recv_timeout(wait) {
+            outputs.extend(heard(run, input));
+        }
+        // All that was said before this turn is heard before anyone is called silent; the inbox holds no more.
+        for input in inbox.try_iter().take(INPUTS_MAX) {
+            outputs.extend(heard(run, input));
+        }
+        match hands.view.pressed() {
+            Some(Key::Stop) => outputs.extend(heard(run, Input::Interrupt)),
+            Some(Key::Cut) => outputs.extend(heard(run, Input::Cut)),
+            None => {}
+        }
         let now = clock.now_ns();
         outputs.extend(run.poll(now));
         hands.carry_out(outputs, run, now);
         hands.view.tick(run, now);
-        match hands.view.pressed() {
-            Some(Key::Stop) => {
-                let _ = inputs.send(Input::Interrupt);
-            }
-            Some(Key::Cut) => {
-                let _ = inputs.send(Input::Cut);
-            }
-            None => {}
-        }
     }
 }
 

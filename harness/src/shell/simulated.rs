@@ -11,7 +11,7 @@ use crate::sensor::Sensor;
 use crate::shell::probes::{Batch, next_due};
 use hallmark_kernels::timer::Timer;
 use hallmark_kernels::work::{Span, StepDone, Submission, Work};
-use hallmark_results::frame::{ClockState, Closed, Ending, Frame, Steps, Table};
+use hallmark_results::frame::{ClockState, Closed, Ending, FaultKind, Frame, Steps, Table};
 use hallmark_results::plan::Plan;
 use hallmark_results::standing::Standing;
 use hallmark_results::stats::bootstrap::SplitMix64;
@@ -19,6 +19,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// As the real collective's: a rank that waits longer for others gives up.
 const PATIENCE_NS: u64 = 3_500_000_000;
+/// As a worker's: a rest longer than this is told.
+const REST_NS: u64 = 1_000_000_000;
 /// Rows are handed over at least this often.
 const BATCH_NS: u64 = 200_000_000;
 /// A simulation that does nothing for this many events is stuck.
@@ -31,6 +33,11 @@ pub trait Physics {
 
     /// Time of the step's all-reduce once all ranks have come.
     fn reduce_ns(&self) -> u64;
+
+    /// About how long a step takes, as a worker estimates before the first; 0 where it cannot.
+    fn expected_ns(&self) -> u64 {
+        0
+    }
 }
 
 /// A simulated sensor and the table it fills.
@@ -58,6 +65,8 @@ struct Device {
     rows: Steps,
     flushed_ns: u64,
     wait_ns: u64,
+    /// End of the rest that was told last.
+    rests_until_ns: u64,
 }
 
 struct Queued {
@@ -83,6 +92,8 @@ pub struct World {
     /// Arrivals by step: rank and time.
     arrivals: BTreeMap<u64, BTreeMap<u32, u64>>,
     members: Vec<u32>,
+    /// Devices that did not come up.
+    missing: Vec<u32>,
     abandoned: bool,
     now_ns: u64,
     inputs: VecDeque<Input>,
@@ -104,6 +115,7 @@ impl World {
             rows: empty(index as u32),
             flushed_ns: 0,
             wait_ns: u64::MAX,
+            rests_until_ns: 0,
         };
         let sensors = gauges.into_iter().map(|gauge| Watched {
             batch: Batch::new(gauge.table.id, gauge.table.series.len()),
@@ -113,7 +125,8 @@ impl World {
         });
         let devices: Vec<Device> = physics.into_iter().enumerate().map(device).collect();
         Self {
-            members: (0..devices.len() as u32).collect(),
+            members: Vec::new(),
+            missing: Vec::new(),
             plan: plan.clone(),
             devices,
             sensors: sensors.collect(),
@@ -126,6 +139,18 @@ impl World {
         }
     }
 
+    /// Devices of the plan that do not come up.
+    #[must_use]
+    pub fn without(mut self, missing: &[u32]) -> Self {
+        self.missing = missing.to_vec();
+        for device in missing {
+            if let Some(device) = self.devices.get_mut(*device as usize) {
+                device.dead = true;
+            }
+        }
+        self
+    }
+
     /// Runs the plan of `standing` to its end; gives the account and every journalled frame.
     pub fn perform(
         mut self,
@@ -134,12 +159,20 @@ impl World {
     ) -> (Standing, Vec<Frame>) {
         happenings.sort_by_key(|h| h.at_ns);
         let mut happenings = VecDeque::from(happenings);
-        let mut run = Run::new(standing, &[], Vec::new(), 0);
+        let absent = |d: &u32| (*d, FaultKind::Missing, "it is not there".to_owned());
+        let missing: Vec<_> = self.missing.iter().map(absent).collect();
+        let start_ns = standing.last_ns();
+        self.now_ns = start_ns;
+        let mut run = Run::new(standing, &missing, Vec::new(), start_ns);
+        for (index, device) in self.devices.iter().enumerate() {
+            let each_ns = device.physics.expected_ns();
+            run.expect_steps(index as u32, vec![each_ns; self.plan.steps.len()]);
+        }
         let mut outputs = Vec::new();
         for watched in &self.sensors {
-            outputs.extend(run.handle(Input::Table(watched.gauge.table.clone()), 0));
+            outputs.extend(run.handle(Input::Table(watched.gauge.table.clone()), start_ns));
         }
-        outputs.extend(run.begin(0, 0));
+        outputs.extend(run.begin(0, start_ns));
         self.carry_out(outputs);
         for _ in 0..EVENTS_MAX {
             if run.is_finished() {
@@ -167,6 +200,8 @@ impl World {
             }
         }
         self.last_rows(&mut run);
+        let outputs = run.last_words(self.now_ns);
+        self.carry_out(outputs);
         let closed = Frame::Closed(Closed {
             at_ns: self.now_ns,
             utc_end: String::new(),
@@ -266,7 +301,8 @@ impl World {
                     None => return moved,
                 },
                 Act::Wait { until_ns } => {
-                    self.devices[index].wait_ns = until_ns;
+                    self.flush(index);
+                    self.rest(index, until_ns);
                     return moved;
                 }
                 Act::Done {
@@ -293,6 +329,18 @@ impl World {
             }
         }
         moved
+    }
+
+    /// As a worker does, it tells a rest that could be taken for a silence.
+    fn rest(&mut self, index: usize, until_ns: u64) {
+        let device = &mut self.devices[index];
+        device.wait_ns = until_ns;
+        let long = until_ns.saturating_sub(self.now_ns) > REST_NS;
+        if device.driver.segment().is_some() && long && device.rests_until_ns != until_ns {
+            device.rests_until_ns = until_ns;
+            let rest = FromWorker::Resting { until_ns };
+            self.inputs.push_back(Input::Worker(index as u32, rest));
+        }
     }
 
     /// Ranks that some unfinished step still waits for.

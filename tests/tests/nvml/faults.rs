@@ -329,7 +329,7 @@ fn an_xid_in_a_run_is_its_devices_own() {
     let second = device(SECOND, 0x43, json!({}), json!({}));
     let world = World::start(json!({ "devices": [gpu, second] }));
     let layout = laid_out(&world);
-    let (send, inbox) = mpsc::channel();
+    let (send, inbox) = hallmark::shell::inbox::open();
     let probes = Probes::start(layout.probes, RunClock::start(), 1, &send);
     world.at(3.0);
     let xid = loop {

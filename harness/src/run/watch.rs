@@ -1,0 +1,172 @@
+//! Who is silent, and which limit is reached.
+//!
+//! A silence counts only while something is due: not in the rest of a pulse, not while the run itself
+//! stood still, not before this process began. A limit is judged by the highest of all series of its
+//! metric, and a series without a value is as lost as a sensor that says nothing.
+
+use super::{Duty, Run};
+use hallmark_profiles::metric::Metric;
+use hallmark_profiles::quantity::Quantity;
+use hallmark_profiles::units::human;
+use hallmark_results::frame::{FaultKind, SeriesKind, What};
+use hallmark_results::standing::TableRun;
+
+/// A device without a completed step for this long is silent, unless its steps are known to take longer:
+/// with the time until its rows arrive and the clock is looked at, it is found within five seconds.
+pub const SILENCE_NS: u64 = 4_600_000_000;
+/// A rank that waits for others in an all-reduce gives up by itself first; this bounds what is left.
+pub const GROUP_SILENCE_NS: u64 = 9_000_000_000;
+/// Longest wait for a rank to take its place; those that wait for it give up by themselves first. The first time
+/// memory is mapped on the way.
+const REGROUP_SILENCE_NS: u64 = 20_000_000_000;
+const FIRST_GROUP_SILENCE_NS: u64 = 60_000_000_000;
+/// Times that a step may take of what it took before, or is expected to take.
+const PATIENCE: u64 = 4;
+/// Longest expectation that is believed.
+const EXPECTED_NS_MAX: u64 = 600_000_000_000;
+/// A stretch at a stand that the record mentions.
+const MENTIONED_NS: u64 = 1_000_000_000;
+
+impl Run {
+    /// Looks at the clock; a stretch in which the run itself stood still goes into the record.
+    pub(super) fn look(&mut self, now_ns: u64) {
+        let Some(stood_ns) = self.awake.look(now_ns).filter(|ns| *ns >= MENTIONED_NS) else {
+            return;
+        };
+        let what = format!(
+            "the run itself stood still for {:.1} s; that time counts as nobody's silence",
+            stood_ns as f64 / 1e9
+        );
+        self.event(now_ns, None, What::Decision { what });
+    }
+
+    /// A worker has nothing to do until then; believed as far as the plan's pulse rests.
+    pub(super) fn rest(&mut self, device: u32, until_ns: u64, now_ns: u64) {
+        let segment = self.segment.and_then(|s| self.plan.schedule.get(s));
+        let Some(pulse) = segment.and_then(|s| s.pulse) else {
+            return;
+        };
+        let period_ns = (1e9 / pulse.frequency.value.max(1e-6)) as u64;
+        let due_ns = until_ns.min(now_ns.saturating_add(period_ns));
+        if let Some(worker) = self.workers.get_mut(device as usize) {
+            worker.progress_ns = worker.progress_ns.max(due_ns);
+        }
+    }
+
+    /// Declares silent what has shown no completed step for too long.
+    pub(super) fn watch(&mut self, now_ns: u64) {
+        let least = if self.coupled() {
+            GROUP_SILENCE_NS
+        } else {
+            SILENCE_NS
+        };
+        let segment = self.segment.and_then(|s| self.plan.schedule.get(s));
+        let step = segment.map_or(0, |s| s.step);
+        let silent = self.workers.iter().enumerate().filter_map(|(device, w)| {
+            // The first step of a kind has only the expectation to go by, every later one those before it.
+            let known_ns = match w.longest_step_ns {
+                0 => w.expected_ns.get(step).copied().unwrap_or(0),
+                longest => longest,
+            };
+            let limit = match w.duty {
+                Duty::Busy => least.max(known_ns.min(EXPECTED_NS_MAX).saturating_mul(PATIENCE)),
+                Duty::Regrouping if self.generation > 1 => REGROUP_SILENCE_NS,
+                Duty::Regrouping => FIRST_GROUP_SILENCE_NS,
+                Duty::Idle | Duty::Broken | Duty::Dead => return None,
+            };
+            let quiet = self.awake.since(w.progress_ns, now_ns);
+            let what = if w.duty == Duty::Busy {
+                "no completed step"
+            } else {
+                "no place taken in the group"
+            };
+            (quiet > limit).then_some((device as u32, what, quiet))
+        });
+        for (device, what, quiet) in silent.collect::<Vec<_>>() {
+            let detail = format!("{what} for {:.1} s", quiet as f64 / 1e9);
+            self.lose(device, FaultKind::Silent, detail, now_ns);
+        }
+    }
+
+    /// Stops where a sensor shows more than the profile allows, or no longer shows anything.
+    pub(super) fn limits(&mut self, now_ns: u64) {
+        if self.stopping.is_some() || self.finished {
+            return;
+        }
+        let why = self.tripped().or_else(|| self.lost_sensor(now_ns));
+        if let Some(why) = why {
+            self.stop(why, now_ns);
+        }
+    }
+
+    fn guarded(&self) -> [(Metric, Option<Quantity>); 2] {
+        let stop = &self.plan.stop_when;
+        [
+            (Metric::TempCore, stop.temp_core_above),
+            (Metric::PowerDraw, stop.power_draw_above),
+        ]
+    }
+
+    /// Tables that this process fills.
+    fn own_tables(&self) -> impl Iterator<Item = &TableRun> {
+        let ids = self.tables.values().flatten();
+        ids.filter_map(|id| self.standing.tables().get(*id as usize))
+    }
+
+    fn tripped(&self) -> Option<String> {
+        for (metric, limit) in self.guarded() {
+            let Some(limit) = limit else { continue };
+            for run in self.own_tables() {
+                let Some(device) = run.table.device else {
+                    continue;
+                };
+                let of_metric = run
+                    .table
+                    .series
+                    .iter()
+                    .zip(run.latest.iter().zip(&run.valued_ns));
+                let highest = of_metric
+                    .filter(|(s, _)| s.metric == metric && s.kind != SeriesKind::Counter)
+                    .filter(|(_, (_, at))| at.is_some_and(|at| at >= self.start_ns))
+                    .map(|(_, (value, _))| *value)
+                    .filter(|v| v.is_finite())
+                    .reduce(f64::max);
+                if let Some(value) = highest.filter(|v| *v > limit.value) {
+                    return Some(format!(
+                        "{metric} of {} reads {}, above {limit}",
+                        self.plan.devices[device as usize].id,
+                        human(value, limit.unit),
+                    ));
+                }
+            }
+        }
+        None
+    }
+
+    /// A series that gave values and gives none any more; one that a limit rests on must have given some.
+    fn lost_sensor(&self, now_ns: u64) -> Option<String> {
+        let limit = self.plan.stop_when.sensor_lost_for?;
+        let limit_ns = limit.duration().as_nanos() as u64;
+        let guarded = self.guarded();
+        let rests_on = |m: Metric| guarded.iter().any(|(g, limit)| *g == m && limit.is_some());
+        for run in self.own_tables() {
+            for (series, valued_ns) in run.table.series.iter().zip(&run.valued_ns) {
+                let in_time = valued_ns.filter(|at| *at >= self.start_ns);
+                if in_time.is_none() && valued_ns.is_none() && !rests_on(series.metric) {
+                    // It never gave a value: absent, which coverage shows, and not lost.
+                    continue;
+                }
+                let quiet = self.awake.since(in_time.unwrap_or(self.start_ns), now_ns);
+                if quiet > limit_ns {
+                    return Some(format!(
+                        "{} has had no {} for {:.0} s",
+                        run.table.name,
+                        series.metric,
+                        quiet as f64 / 1e9
+                    ));
+                }
+            }
+        }
+        None
+    }
+}
