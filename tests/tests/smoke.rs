@@ -104,7 +104,7 @@ fn calm(folder: &RunFolder) -> String {
     let timing = ["telemetry", "step-time", "idle-gap", "completion"];
     let kept = gates.filter(|g| {
         let named = |name: &&str| g.contains(&format!("name = \"{name}\""));
-        !timing.iter().any(|name| named(&name))
+        !timing.iter().any(named)
     });
     let text = kept.fold(head, |all, gate| format!("{all}[[criterion]]{gate}"));
     let path = folder.write("calm.toml", &text);
