@@ -194,6 +194,9 @@ impl View for Live {
 
     fn pressed(&mut self) -> Option<Key> {
         self.giver.as_ref()?;
+        if terminal::is_gone() {
+            return None;
+        }
         // A keyboard that cannot be read is as good as none.
         while event::poll(Duration::ZERO).unwrap_or(false) {
             let key = match event::read() {

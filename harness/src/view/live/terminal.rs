@@ -44,6 +44,20 @@ impl Giver {
     }
 }
 
+/// Whether the terminal has gone away: its window was closed, or the line to it was lost. Its keys must not be
+/// asked for then: the library that reads them would wait at the end of input for ever.
+pub fn is_gone() -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let input = std::io::stdin();
+    let mut asked = [PollFd::new(&input, PollFlags::IN)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let ended = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    poll(&mut asked, Some(&at_once)).is_ok() && asked[0].revents().intersects(ended)
+}
+
 impl Drop for Giver {
     fn drop(&mut self) {
         give_back();
