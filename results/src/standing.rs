@@ -396,6 +396,13 @@ impl Standing {
         &self.windows
     }
 
+    /// A window in which nothing happened, for what is judged of a run that never got to its first one.
+    pub fn blank(&self) -> Option<Window> {
+        let plan = &self.opened.plan;
+        let first = plan.schedule.first()?;
+        Some(Window::new(0, first, 0, plan))
+    }
+
     /// The window that counts for a phase: the last one, since a resumed run starts it anew.
     pub fn phase_window(&self, phase: usize) -> Option<&Window> {
         let kind = SegmentKind::Phase(phase);

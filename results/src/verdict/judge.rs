@@ -186,8 +186,10 @@ fn draft(standing: &Standing, criterion: &Criterion, gates: usize) -> Draft {
         .map_or_else(String::new, |p| p.name.clone());
     let run_wide = RUN_WIDE.contains(&criterion.metric) || sensors::is_run_wide(criterion);
     let of_phase = standing.phase_window(phase).filter(|w| is_phase(w));
-    let window: Option<&Window> =
-        of_phase.or_else(|| standing.windows().last().filter(|_| run_wide));
+    // A run whose devices were all missing has no window at all, and is judged for that.
+    let blank = standing.blank().filter(|_| run_wide);
+    let last = standing.windows().last().filter(|_| run_wide);
+    let window: Option<&Window> = of_phase.or(last).or(blank.as_ref());
     let unit = unit(criterion);
     let mut finding = Finding {
         criterion: criterion.clone(),

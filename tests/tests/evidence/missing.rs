@@ -167,3 +167,27 @@ fn a_lost_power_sensor_is_inconclusive_never_rejected() {
         telemetry.why
     );
 }
+
+#[test]
+fn a_run_whose_devices_were_all_missing_fails_its_inventory() {
+    use hallmark_results::frame::{Event, FaultKind, What};
+    let frames = record("burn-in").frames();
+    let is_end = |f: &&Frame| matches!(f, Frame::Closed(_));
+    let end = frames.iter().find(is_end).expect("a run that ended");
+    let lost = |device| {
+        Frame::Event(Event {
+            at_ns: 0,
+            device: Some(device),
+            what: What::Fault {
+                kind: FaultKind::Missing,
+                detail: "it is not there".to_owned(),
+            },
+        })
+    };
+    let mut all = vec![frames[0].clone()];
+    all.extend((0..8).map(lost));
+    all.push(end.clone());
+    let verdict = judge(&fold(&all));
+    assert_eq!(finding(&verdict, "inventory").outcome, Outcome::Failed);
+    assert_eq!(verdict.outcome, Outcome::Failed, "{}", verdict.sentence);
+}
