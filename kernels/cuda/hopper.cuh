@@ -1,6 +1,7 @@
 // The instructions of sm_90a that hopper.cu uses beside the products (wgmma.cuh): barriers in shared memory, tile
 // copies, clusters and register counts, one function each.
-#pragma once
+#ifndef HALLMARK_HOPPER
+#define HALLMARK_HOPPER
 #include "generator.cuh"
 #include "wgmma.cuh"
 
@@ -90,3 +91,5 @@ template <u32 COUNT> __device__ __forceinline__ void registers_give() {
 template <u32 COUNT> __device__ __forceinline__ void registers_take() {
     asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(COUNT));
 }
+
+#endif

@@ -1,6 +1,7 @@
 // The instructions of compute_80 and compute_89 that C++ has no word for, one function each. An emulation of this
 // file on a processor lets the kernels' index arithmetic be tested without a device.
-#pragma once
+#ifndef HALLMARK_PTX
+#define HALLMARK_PTX
 #include "generator.cuh"
 
 __device__ __forceinline__ u64 device_nanoseconds() {
@@ -79,4 +80,6 @@ MULTIPLY(I8, "m16n8k32", "s32.s8.s8.s32", i32, "r")
 #define FP8
 MULTIPLY(E4m3, "m16n8k32", "f32.e4m3.e4m3.f32", f32, "f")
 MULTIPLY(E5m2, "m16n8k32", "f32.e5m2.e5m2.f32", f32, "f")
+#endif
+
 #endif

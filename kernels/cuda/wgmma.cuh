@@ -1,6 +1,7 @@
 // The asynchronous matrix instruction of Hopper for the shapes that hopper.cu uses. A warp group of 128 threads adds a
 // product of two tiles in shared memory to sums in its registers; `add` false begins from zero.
-#pragma once
+#ifndef HALLMARK_WGMMA
+#define HALLMARK_WGMMA
 #include "generator.cuh"
 
 struct Bf16 {};
@@ -67,3 +68,5 @@ template <u32 COUNT> __device__ __forceinline__ void products_settle(f32 (&d)[CO
         asm volatile("" : "+f"(d[i])::"memory");
     }
 }
+
+#endif

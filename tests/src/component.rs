@@ -34,10 +34,20 @@ pub enum Component {
     Chromium,
     /// A terminal that a program can drive.
     Tmux,
+    /// A C++ compiler, which builds the emulation of CUDA kernels.
+    Compiler,
+    /// The pinned compilers that make PTX and cubins, in the folder where `kernels/cuda/build.py` puts them.
+    CudaTools,
 }
 
 impl Component {
-    pub const ALL: [Component; 3] = [Self::Vulkan, Self::Chromium, Self::Tmux];
+    pub const ALL: [Component; 5] = [
+        Self::Vulkan,
+        Self::Chromium,
+        Self::Tmux,
+        Self::Compiler,
+        Self::CudaTools,
+    ];
 
     /// Where it is: the program, or a driver's description.
     #[must_use]
@@ -46,16 +56,22 @@ impl Component {
             Self::Vulkan => vulkan(&LIBRARIES, &VULKAN_DRIVERS),
             Self::Chromium => program(&["chromium", "chromium-browser", "google-chrome"]),
             Self::Tmux => program(&["tmux"]),
+            Self::Compiler => program(&["g++", "clang++"]),
+            Self::CudaTools => cuda_tools(),
         }
     }
 
-    /// Debian's packages that bring it.
+    /// Debian's packages that bring it, and what else there is to do.
     #[must_use]
     pub const fn packages(self) -> &'static str {
         match self {
             Self::Vulkan => "mesa-vulkan-drivers libvulkan1",
             Self::Chromium => "chromium",
             Self::Tmux => "tmux",
+            Self::Compiler => "g++",
+            Self::CudaTools => {
+                "python3 python3-pip, then run `python3 kernels/cuda/build.py install`"
+            }
         }
     }
 
@@ -103,6 +119,18 @@ fn program(names: &[&str]) -> Option<PathBuf> {
         .iter()
         .flat_map(|name| std::env::split_paths(&folders).map(move |folder| folder.join(name)));
     candidates.into_iter().find(|path| path.is_file())
+}
+
+/// The folder of the pinned compilers, if each is there in its pinned version.
+fn cuda_tools() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
+    let check = std::process::Command::new(program(&["python3"])?)
+        .arg(root.join("kernels/cuda/build.py"))
+        .arg("check")
+        .output()
+        .ok()?;
+    let folder = root.join("target/cuda-tools");
+    check.status.success().then_some(folder)
 }
 
 /// The description of a driver; none where the loader is not there to read it.
