@@ -31,9 +31,10 @@
 //
 // Strides must stay below 2⁴⁰ and be multiples of 16, hence the column “fits where”; dimensions are below 2³².
 //
-// EXACTNESS. With whole-number operands in −R..=R the bits of C depend on no order where k·R² ≤ 2²⁴ and R fits the
-// type (bf16 256, f16 2048). fp8 (e4m3 R ≤ 8, e5m2 R ≤ 8): Hopper keeps 14 bits of a running fp8 sum, so sums of 128
-// products (at most 2¹³ for R = 8) are taken from zero and added in f32 registers; R = 8 holds up to k = 2¹⁸.
+// EXACTNESS. With whole-number operands in −R..=R the bits of C depend on no order as long as no partial sum leaves
+// ±2²⁴ and R fits the type (bf16 256, f16 2048); that is certain where k·R² ≤ 2²⁴. fp8 (R ≤ 8 for both types): Hopper
+// keeps 14 bits of a running fp8 sum, so sums of 128 products (at most 2¹³) are taken from zero and added in f32
+// registers; certain up to k = 2¹⁸.
 
 #include "generator.cuh"
 #include "hopper.cuh"

@@ -24,10 +24,10 @@
 // where n is even, else to one element (any whole allocation is aligned to 256). Blocks walk C in bands of 8
 // tiles of m, so that a wave of blocks shares operands in L2. a, b and c must not overlap.
 //
-// EXACTNESS. With whole-number operands in −R..=R every partial sum is exact, so the bits of C depend on no
-// order, where k·R² ≤ 2²⁴ and R fits the type (bf16 256, f16 and tf32 2048, i8 127; f64 has no limit in sight).
-// fp8 (e4m3 R ≤ 8, e5m2 R ≤ 8): tensor cores may keep only 14 bits of a running fp8 sum, so sums of 64 products (at
-// most 2¹²) are taken from zero and added in f32 registers; R = 8 holds up to k = 2¹⁸.
+// EXACTNESS. With whole-number operands in −R..=R the bits of C depend on no order as long as no partial sum leaves
+// ±2²⁴ (f32 sums), ±(2³¹ − 1) (i8) or ±2⁵³ (f64), and R fits the type (bf16 256, f16 and tf32 2048, i8 127); that is
+// certain where k·R² stays within. fp8 (R ≤ 8 for both types): tensor cores may keep only 14 bits of a running fp8
+// sum, so sums of 64 products (at most 2¹²) are taken from zero and added in f32 registers; certain up to k = 2¹⁸.
 
 #include "generator.cuh"
 #include "ptx.cuh"

@@ -232,7 +232,7 @@ int pattern(const Words& w) {
     std::vector<u32> faults(4 + 4 * room);
     launch(3, 256, 1, [&] { step::pattern_write(memory.data(), count, key, mask, flip); });
     for (u64 i = 0; i < wrong; i++) {
-        step::flip((u32*)memory.data(), 5 + 4 * i, 7);
+        launch(1, 1, 1, [&] { step::flip((u32*)memory.data(), 5 + 4 * i, 7); });
     }
     launch(3, 256, 1, [&] { step::pattern_check(memory.data(), count, key, mask, flip, faults.data(), room); });
     return output(faults);
