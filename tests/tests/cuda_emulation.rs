@@ -3,6 +3,10 @@
 //!
 //! A stand-in: instructions of a device are emulated by their documentation, so nothing here is a measurement, and a
 //! device that departs from its documentation is not seen. `tests/gpu` is the proof on a device.
+#![expect(
+    clippy::expect_used,
+    reason = "a test, and what it is built of, fails by a panic"
+)]
 
 use hallmark_kernels::audit::{self, Expected, Stream};
 use hallmark_kernels::collective::exact;

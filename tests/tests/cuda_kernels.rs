@@ -2,6 +2,11 @@
 //! that what a driver's compiler makes of it spills nothing and uses the tensor cores it is meant for.
 //!
 //! No GPU is needed, and nothing here shows that a kernel is right: see `cuda_emulation.rs` for what can be shown.
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test, and what it is built of, fails by a panic"
+)]
 
 use hallmark_tests::Component;
 use std::collections::BTreeSet;
