@@ -17,6 +17,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+fn build(compiler: &Path, source: &Path, program: &Path) {
+    let options = ["-std=c++17", "-Wno-unknown-pragmas", "-Wno-psabi"];
+    let built = Command::new(compiler)
+        .args(options)
+        .arg("-O1")
+        .arg("-o")
+        .arg(program)
+        .arg(source)
+        .output()
+        .expect("the compiler runs");
+    let complaint = String::from_utf8_lossy(&built.stderr);
+    assert!(built.status.success(), "{complaint}");
+}
+
 /// The emulation, built once for all tests; `None` where there is no compiler.
 fn proof() -> Option<&'static Path> {
     static PROOF: OnceLock<PathBuf> = OnceLock::new();
@@ -24,20 +38,7 @@ fn proof() -> Option<&'static Path> {
     Some(PROOF.get_or_init(|| {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("emulation/proof.cpp");
         let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cuda-emulation");
-        let built = Command::new(compiler)
-            .args([
-                "-std=c++17",
-                "-O1",
-                "-Wno-unknown-pragmas",
-                "-Wno-psabi",
-                "-o",
-            ])
-            .arg(&program)
-            .arg(source)
-            .output()
-            .expect("the compiler runs");
-        let complaint = String::from_utf8_lossy(&built.stderr);
-        assert!(built.status.success(), "{complaint}");
+        build(&compiler, &source, &program);
         program
     }))
 }
@@ -134,6 +135,71 @@ fn hopper_bands_end_early_where_m_is_no_multiple_of_them() {
         &["hopper_bf16", "hopper_bf16_pair"],
         &[[2048 + 130, 264, 8]],
     );
+}
+
+/// Copies the text files of a folder.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_file() {
+            let name = path.file_name().expect("a file has a name");
+            std::fs::copy(&path, to.join(name)).expect("a copy");
+        }
+    }
+}
+
+#[test]
+fn a_kernel_with_a_fault_put_into_it_is_never_called_right() {
+    let Some(compiler) = Component::Compiler.or_skip() else {
+        return;
+    };
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // A stage released before its products have ended; a wrong distance in a descriptor; a barrier left out.
+    for (file, right, wrong, run_it) in [
+        (
+            "hopper.cu",
+            "        last = turn.stage;\n",
+            "        last = turn.stage;\n        release<PAIR>(ring, last);\n",
+            ["hopper_bf16", "130", "264", "1000"],
+        ),
+        (
+            "hopper.cu",
+            "PART_A, 64 * LINE, 8 * LINE",
+            "PART_A, 32 * LINE, 8 * LINE",
+            ["hopper_f16_pair", "1", "264", "72"],
+        ),
+        (
+            "matmul.cu",
+            "stage that is brought next.\n        __syncthreads();\n",
+            "stage that is brought next.\n",
+            ["matmul_bf16", "130", "136", "104"],
+        ),
+    ] {
+        let root = tempfile::TempDir::new().expect("a folder");
+        let (emulation, kernels) = (
+            root.path().join("tests/emulation"),
+            root.path().join("kernels/cuda"),
+        );
+        copy(&tests.join("emulation"), &emulation);
+        copy(&tests.join("../kernels/cuda"), &kernels);
+        let text = std::fs::read_to_string(kernels.join(file)).expect("a source");
+        assert!(text.contains(right), "{file} no longer holds {right:?}");
+        std::fs::write(kernels.join(file), text.replace(right, wrong)).expect("a source");
+        let program = root.path().join("proof");
+        build(&compiler, &emulation.join("proof.cpp"), &program);
+        let done = Command::new(&program)
+            .arg("matmul")
+            .args(run_it)
+            .arg("1")
+            .output()
+            .expect("the emulation runs");
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(
+            !done.status.success() && said.is_empty(),
+            "{wrong:?}: {said}"
+        );
+    }
 }
 
 const RANGE: u32 = 8;
