@@ -1,8 +1,10 @@
 //! The command line: names, defaults and help. It decides nothing about a run.
 
+use crate::engines::Choice;
 use crate::exit::Failure;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use hallmark_kernels::cuda::Matmuls;
 use hallmark_profiles::inventory::DEVICES_MAX;
 use hallmark_profiles::quantity::Time;
 use std::path::PathBuf;
@@ -62,6 +64,8 @@ pub enum Command {
     Seal(Seal),
     /// Show devices, engines and sensors; for each thing absent, why and how to get it
     Inspect(Inspect),
+    /// Multiply exactly in every type on each device, flip a bit, and test free memory
+    Prove(Prove),
     /// Judge a record again from its files alone
     Judge(Judge),
     /// Write a report of a record
@@ -124,7 +128,41 @@ pub struct Run {
     #[arg(long, value_name = "FILE")]
     pub replay: Vec<PathBuf>,
     #[command(flatten)]
+    pub cuda: Cuda,
+    #[command(flatten)]
     pub show: Show,
+}
+
+/// How NVIDIA devices are driven.
+#[derive(Debug, Args)]
+pub struct Cuda {
+    /// Look for NVIDIA's libraries in this folder before the system's own places
+    #[arg(long, value_name = "DIR", env = "HALLMARK_CUDA_LIB_PATH")]
+    pub cuda_lib_path: Option<PathBuf>,
+    /// Multiply on NVIDIA devices with these kernels: cublaslt, own, or cublaslt where it is there
+    #[arg(long, value_enum, default_value = "auto", value_name = "WHOSE")]
+    pub cuda_matmul: CudaMatmul,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CudaMatmul {
+    Auto,
+    Cublaslt,
+    Own,
+}
+
+impl Cuda {
+    /// As the engines take it.
+    pub fn choice(&self) -> Choice {
+        Choice {
+            folder: self.cuda_lib_path.clone(),
+            matmuls: match self.cuda_matmul {
+                CudaMatmul::Auto => Matmuls::Auto,
+                CudaMatmul::Cublaslt => Matmuls::CublasLt,
+                CudaMatmul::Own => Matmuls::Own,
+            },
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -142,6 +180,8 @@ pub struct Resume {
     /// Folder of the run, e.g. runs/20260302-060000-smoke
     pub run: PathBuf,
     #[command(flatten)]
+    pub cuda: Cuda,
+    #[command(flatten)]
     pub show: Show,
 }
 
@@ -152,10 +192,26 @@ pub struct Seal {
 }
 
 #[derive(Debug, Args)]
+pub struct Prove {
+    /// Try these devices or engines, e.g. cuda,cpu0 (see `hallmark inspect`)
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "auto",
+        value_name = "LIST"
+    )]
+    pub devices: Vec<String>,
+    #[command(flatten)]
+    pub cuda: Cuda,
+}
+
+#[derive(Debug, Args)]
 pub struct Inspect {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub cuda: Cuda,
     /// Load NVML from this file instead of the driver's usual place
     #[arg(long, value_name = "FILE", env = "HALLMARK_NVML")]
     pub nvml: Option<PathBuf>,

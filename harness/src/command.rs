@@ -3,6 +3,7 @@
 pub mod inspect;
 pub mod load;
 pub mod profiles;
+pub mod prove;
 pub mod record;
 
 use crate::cli::{Cli, Command};
@@ -19,6 +20,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
         Command::Resume(args) => load::resume(&args),
         Command::Seal(args) => record::seal(&args.run),
         Command::Inspect(args) => inspect::inspect(&args),
+        Command::Prove(args) => prove::prove(&args),
         Command::Judge(args) => record::judge(&args),
         Command::Report(args) => record::report(&args),
         Command::Profiles(args) => profiles::profiles(&args),

@@ -1,14 +1,24 @@
 //! The list of engines, native before portable: the one place that names them.
 
 use hallmark_kernels::backend::Backend;
-use hallmark_kernels::{cpu, wgpu};
+use hallmark_kernels::{cpu, cuda, wgpu};
+
+/// What the command line fixes for engines.
+pub type Choice = cuda::Options;
 
 /// All engines of this build, in order of preference for one physical device.
-pub fn all() -> Vec<Box<dyn Backend>> {
-    vec![Box::new(wgpu::Wgpu::default()), Box::new(cpu::Cpu::new())]
+pub fn all(choice: &Choice) -> Vec<Box<dyn Backend>> {
+    vec![
+        Box::new(cuda::Cuda {
+            options: choice.clone(),
+        }),
+        Box::new(wgpu::Wgpu::default()),
+        Box::new(cpu::Cpu::new()),
+    ]
 }
 
-/// The engine with this name.
+/// The engine with this name; a device that was listed carries what was fixed for it.
 pub fn find(name: &str) -> Option<Box<dyn Backend>> {
-    all().into_iter().find(|b| b.name() == name)
+    let engines = all(&Choice::default());
+    engines.into_iter().find(|b| b.name() == name)
 }

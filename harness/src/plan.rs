@@ -18,6 +18,7 @@ use hallmark_results::plan::{Plan, PlannedDevice, Segment, SegmentKind};
 use std::path::PathBuf;
 use std::time::Duration;
 
+mod burn;
 mod length;
 
 use length::{PHASE_MIN_MS, shorten};
@@ -132,7 +133,8 @@ pub fn make(
     if let (Some(target), Some(rate)) = (profile.load.fit_step, settings.probe) {
         fit(&mut profile.load, target.duration(), rate, dtype, devices);
     }
-    let (mut steps, step_of) = steps(&profile, dtype, devices.len());
+    let burn = burn::gemm(&profile.load, dtype, devices, settings.probe);
+    let (mut steps, step_of) = steps(&profile, dtype, devices.len(), burn);
     for step in &mut steps {
         step.audit_seed = Some(settings.audit_seed);
     }
@@ -237,7 +239,7 @@ fn fit(load: &mut Load, target: Duration, rate: f64, dtype: Dtype, devices: &[De
 }
 
 /// The distinct steps, and for each phase the index of its own.
-fn steps(profile: &Profile, dtype: Dtype, ranks: usize) -> (Vec<StepSpec>, Vec<usize>) {
+fn steps(profile: &Profile, dtype: Dtype, ranks: usize, burn: Gemm) -> (Vec<StepSpec>, Vec<usize>) {
     let load = &profile.load;
     let mut steps: Vec<StepSpec> = Vec::new();
     let mut index = Vec::new();
@@ -248,6 +250,7 @@ fn steps(profile: &Profile, dtype: Dtype, ranks: usize) -> (Vec<StepSpec>, Vec<u
                 memory: size.bytes(),
                 ..empty(load, dtype, profile.seed)
             },
+            (Pattern::Burn, ..) => steady(load, burn, dtype, profile.seed),
             (_, _, Some(gemm), _) => steady(load, gemm, dtype, profile.seed),
             // A profile is checked for this when it is read.
             _ => empty(load, dtype, profile.seed),
@@ -385,7 +388,7 @@ fn check(steps: &[StepSpec], load: &Load, devices: &[DeviceInfo]) -> Result<(), 
 fn parts(phase: &Phase) -> Parts {
     let (gemms, buckets, optimizer) = match (phase.pattern, phase.mode) {
         (Pattern::Memory, _) => (false, false, false),
-        (Pattern::Steady | Pattern::Pulse, _) => (true, false, false),
+        (Pattern::Steady | Pattern::Pulse | Pattern::Burn, _) => (true, false, false),
         (Pattern::Training, Mode::ComputeOnly) => (true, false, true),
         (Pattern::Training, Mode::CollectiveOnly) => (false, true, false),
         (Pattern::Training, Mode::Overlapped) => (true, true, true),

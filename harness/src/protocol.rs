@@ -85,6 +85,8 @@ pub enum FromWorker {
         transport: Option<String>,
         /// About how long each step takes, from the self-test's matmul; rather too long than too short.
         expected_ns: Vec<u64>,
+        /// What the engine decided for the whole run.
+        facts: Vec<(String, String)>,
     },
     Steps(Steps),
     /// Nothing is in flight and nothing is due before this run time.

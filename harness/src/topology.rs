@@ -1,6 +1,6 @@
 //! What is there: the devices of this node, which of them take part, and who shares whose cores.
 
-use crate::engines;
+use crate::engines::{self, Choice};
 use hallmark_kernels::device::{Absent, DeviceInfo};
 use hallmark_profiles::units::Bytes;
 use hallmark_results::frame::Host;
@@ -19,23 +19,45 @@ pub enum TopologyError {
     Unknown { name: String, known: String },
     #[error("no device to load: {why}")]
     None { why: String },
+    #[error(
+        "{first} and {second} are one device at {place}, which two engines would load at once; name one of them"
+    )]
+    Twice {
+        first: String,
+        second: String,
+        place: String,
+    },
     #[error("{devices} devices share {cores} processor cores; name fewer with --devices")]
     TooFewCores { devices: usize, cores: usize },
 }
 
 /// Asks every engine what it sees.
-pub fn find() -> Found {
+pub fn find(choice: &Choice) -> Found {
     let mut found = Found {
         devices: Vec::new(),
         absent: Vec::new(),
     };
-    for engine in engines::all() {
+    for engine in engines::all(choice) {
         match engine.list() {
             Ok(devices) => found.devices.extend(devices),
             Err(absent) => found.absent.push(absent),
         }
+        found.absent.extend(engine.missing());
     }
     found
+}
+
+/// Whether two engines list one physical device: by PCI address, and where an engine does not know the address of
+/// an NVIDIA device, by taking it for one that CUDA lists.
+fn is_twin(one: &DeviceInfo, other: &DeviceInfo) -> bool {
+    if one.engine == other.engine || one.software || other.software {
+        return false;
+    }
+    let nameless = |d: &DeviceInfo| d.vendor == "NVIDIA" && d.pci.is_none();
+    match (&one.pci, &other.pci) {
+        (Some(a), Some(b)) => a == b,
+        _ => (nameless(one) && other.engine == "cuda") || (nameless(other) && one.engine == "cuda"),
+    }
 }
 
 /// Chooses devices and divides the cores among those that need them.
@@ -72,9 +94,17 @@ pub fn select(
             });
         }
         for device in picked {
-            if !chosen.iter().any(|c| c.id == device.id) {
-                chosen.push(device);
+            if chosen.iter().any(|c| c.id == device.id) {
+                continue;
             }
+            if let Some(twin) = chosen.iter().find(|c| is_twin(c, &device)) {
+                return Err(TopologyError::Twice {
+                    first: twin.id.clone(),
+                    second: device.id.clone(),
+                    place: twin.pci.clone().or(device.pci).unwrap_or_default(),
+                });
+            }
+            chosen.push(device);
         }
     }
     if chosen.is_empty() {
@@ -103,10 +133,7 @@ fn auto(found: &Found) -> Vec<DeviceInfo> {
     let mut chosen: Vec<DeviceInfo> = Vec::new();
     for device in real {
         // One physical device, one engine: the first that lists it.
-        let twin = chosen
-            .iter()
-            .any(|c| c.pci.is_some() && c.pci == device.pci);
-        if !twin {
+        if !chosen.iter().any(|c| is_twin(c, device)) {
             chosen.push(device.clone());
         }
     }
@@ -240,6 +267,32 @@ mod tests {
         let chosen = select(&found, &names(&["auto"]), &[0, 1]).unwrap();
         assert_eq!(chosen.len(), 1);
         assert_eq!(chosen[0].id, "cuda0");
+    }
+
+    #[test]
+    fn one_physical_device_named_by_two_engines_is_refused() {
+        let found = found(vec![
+            device("cuda0", "cuda", false, Some("0000:1b:00.0")),
+            device("wgpu0", "wgpu", false, Some("0000:1b:00.0")),
+            device("wgpu1", "wgpu", false, Some("0000:3d:00.0")),
+        ]);
+        let error = select(&found, &names(&["cuda", "wgpu"]), &[0]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cuda0 and wgpu0 are one device at 0000:1b:00.0, which two engines would load at once; name one of them"
+        );
+        let both = select(&found, &names(&["cuda0", "wgpu1"]), &[0]).unwrap();
+        assert_eq!(both.len(), 2);
+    }
+
+    #[test]
+    fn an_nvidia_device_without_an_address_is_left_to_cuda() {
+        let mut portable = device("wgpu0", "wgpu", false, None);
+        portable.vendor = "NVIDIA".to_owned();
+        let native = device("cuda0", "cuda", false, Some("0000:1b:00.0"));
+        let chosen = select(&found(vec![native, portable]), &names(&["auto"]), &[0]).unwrap();
+        let ids: Vec<_> = chosen.iter().map(|d| d.id.as_str()).collect();
+        assert_eq!(ids, ["cuda0"]);
     }
 
     #[test]

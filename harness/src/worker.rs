@@ -217,6 +217,7 @@ impl Worker {
             return Ok(None);
         };
         let mut transport = None;
+        let mut facts = Vec::new();
         let mut steps = Vec::with_capacity(specs.len());
         for (index, spec) in specs.iter().enumerate() {
             let collective = match &group {
@@ -226,7 +227,13 @@ impl Worker {
             if let Some(collective) = &collective {
                 transport = Some(collective.transport().to_owned());
             }
-            steps.push(device.prepare(spec, collective)?);
+            let step = device.prepare(spec, collective)?;
+            facts.extend(
+                step.facts()
+                    .into_iter()
+                    .map(|(key, value)| (format!("step {index} {key}"), value)),
+            );
+            steps.push(step);
         }
         let began_ns = self.clock.now_ns();
         let (self_test_passed, self_test) = self_test(&specs, &mut steps)?;
@@ -236,6 +243,7 @@ impl Worker {
             self_test,
             transport,
             expected_ns: expected(&specs, test_ns),
+            facts,
         });
         Ok(Some(Bench {
             steps,

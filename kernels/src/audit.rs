@@ -47,12 +47,46 @@ pub const fn mix(mut h: u32) -> u32 {
     h ^ (h >> 16)
 }
 
-/// Largest R such that operands in −R..=R keep every partial sum of `k` products below 2²⁴ and are
-/// exact in `dtype`. `None` where even R = 1 would not.
+/// Largest R such that operands in −R..=R are exact in `dtype`, and every partial sum of `k` products is exact in what
+/// the matmul accumulates in and returns. `None` where even R = 1 would not be.
+///
+/// Up to `k·R² ≤ exact sums` this is certain. Beyond, it is so but for a chance that no run will meet: products of
+/// operands are independent, of mean zero and at most R² each, so a sum of `k` of them leaves ±t with a chance below
+/// 2·exp(−t² / (2·k·R⁴)) (W. Hoeffding, “Probability inequalities for sums of bounded random variables”, 1963). R is
+/// chosen for an exponent of 64: below 4·10⁻²⁸ for a partial sum and 2·10⁻¹⁶ for all of an 8192³ matmul. Operands
+/// are the same whenever the seed is.
 pub fn operand_range(dtype: Dtype, k: u32) -> Option<u32> {
-    let per_product = (1_u64 << 24) / u64::from(k.max(1));
-    let range = per_product.isqrt().min(dtype.exact_integer()).min(128);
+    if u64::from(k) > K_MAX {
+        return None;
+    }
+    let k = u64::from(k.max(1));
+    let sum = exact_sum(dtype);
+    let certain = (sum / k).isqrt();
+    // t² / (2·k·R⁴) ≥ 64 is R² ≤ t / √(128·k).
+    let likely = (sum as f64 / (128.0 * k as f64).sqrt()).sqrt() as u64;
+    let range = certain.max(likely).min(operand_max(dtype));
     (range >= 1).then_some(range as u32)
+}
+
+/// Largest operand: exact in the type, small enough for every engine's kernels, and no larger than 128.
+fn operand_max(dtype: Dtype) -> u64 {
+    let most = match dtype {
+        // Sums of 128 such products stay within what tensor cores keep of a running 8-bit sum.
+        Dtype::Fp8E4m3 | Dtype::Fp8E5m2 => 8,
+        _ => 128,
+    };
+    dtype.exact_integer().min(most)
+}
+
+/// Largest magnitude up to which a running sum is exact in what the type is accumulated in.
+fn exact_sum(dtype: Dtype) -> u64 {
+    match dtype {
+        // The check takes results as 32-bit integers.
+        Dtype::F64 | Dtype::Int8 => (1 << 31) - 1,
+        // Hopper keeps 14 bits of a running sum of 8-bit products; how often a library carries it into f32 is unknown.
+        Dtype::Fp8E4m3 | Dtype::Fp8E5m2 => 1 << 13,
+        Dtype::F32 | Dtype::Tf32 | Dtype::Bf16 | Dtype::F16 => 1 << 24,
+    }
 }
 
 /// The largest k that [`operand_range`] accepts.
@@ -260,12 +294,27 @@ mod tests {
     }
 
     #[test]
-    fn no_partial_sum_can_leave_the_exact_integers_of_f32() {
-        for k in [1_u32, 2, 64, 1000, 8192, 1 << 20, 1 << 24] {
-            let range = u64::from(operand_range(Dtype::F32, k).unwrap());
-            assert!(u64::from(k) * range * range <= 1 << 24, "k {k}");
+    fn a_partial_sum_leaves_the_exact_integers_by_less_than_any_run_will_meet() {
+        for dtype in Dtype::ALL {
+            let sum = exact_sum(dtype) as f64;
+            for k in [1_u32, 2, 64, 1000, 8192, 1 << 17, 1 << 19] {
+                let range = f64::from(operand_range(dtype, k).unwrap());
+                let certain = f64::from(k) * range.powi(2) <= sum;
+                let exponent = sum.powi(2) / (2.0 * f64::from(k) * range.powi(4));
+                assert!(certain || exponent >= 64.0, "{dtype} k {k}: {exponent}");
+                assert!(range <= dtype.exact_integer() as f64);
+            }
         }
         assert_eq!(operand_range(Dtype::F32, (1 << 24) + 1), None);
+        assert_eq!(operand_range(Dtype::Fp8E4m3, 1 << 20), None);
+    }
+
+    #[test]
+    fn operands_fill_the_mantissa_of_their_type_at_the_depth_of_large_matmuls() {
+        assert_eq!(operand_range(Dtype::Bf16, 8192), Some(128));
+        assert_eq!(operand_range(Dtype::Int8, 8192), Some(127));
+        assert_eq!(operand_range(Dtype::Fp8E4m3, 64), Some(8));
+        assert!(operand_range(Dtype::Fp8E4m3, 8192) >= Some(2));
     }
 
     #[test]

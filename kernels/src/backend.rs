@@ -8,15 +8,21 @@ use crate::collective::Collective;
 use crate::device::{Absent, DeviceInfo};
 use crate::error::KernelError;
 use crate::work::{StepDone, Submission};
+use hallmark_profiles::units::Bytes;
 use hallmark_profiles::workload::StepSpec;
 use std::time::Duration;
 
-/// An engine: `cpu`, `wgpu`.
+/// An engine: `cuda`, `wgpu`, `cpu`.
 pub trait Backend {
     fn name(&self) -> &'static str;
 
     /// The devices found, or why there are none.
     fn list(&self) -> Result<Vec<DeviceInfo>, Absent>;
+
+    /// What would serve the devices that were found and is not here, with its price; nothing where all is here.
+    fn missing(&self) -> Vec<Absent> {
+        Vec::new()
+    }
 
     /// Opens the device that [`Self::list`] described; `info.cores` may have been narrowed by the caller.
     fn open(&self, info: &DeviceInfo) -> Result<Box<dyn Device>, KernelError>;
@@ -27,7 +33,7 @@ pub trait Device {
     fn info(&self) -> &DeviceInfo;
 
     /// Bytes that can still be allocated for work.
-    fn free_memory(&self) -> hallmark_profiles::units::Bytes;
+    fn free_memory(&self) -> Bytes;
 
     /// Allocates and fills everything `spec` needs.
     ///
@@ -41,6 +47,27 @@ pub trait Device {
         spec: &StepSpec,
         collective: Option<Box<dyn Collective>>,
     ) -> Result<Box<dyn PreparedStep>, KernelError>;
+
+    /// Writes patterns to nearly all free memory of the device's own and reads them back; `None` where its memory
+    /// is the host's or the engine has no such test. Only with no step prepared.
+    fn test_memory(&mut self) -> Result<Option<MemoryTest>, KernelError> {
+        Ok(None)
+    }
+}
+
+/// What a test of free memory came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoryTest {
+    /// Memory that was written and read.
+    pub tested: Bytes,
+    /// Memory that was free when the test began; what was not tested of it had been taken meanwhile.
+    pub free: Bytes,
+    /// Patterns written and read over all of it.
+    pub passes: u32,
+    /// Wrong words over all passes; a count that is full stands still.
+    pub wrong: u64,
+    /// The first wrong words: where they lie, the bits that differ, and what was read.
+    pub faults: Vec<String>,
 }
 
 /// A step ready to be queued any number of times.
@@ -52,6 +79,11 @@ pub trait PreparedStep {
     fn retire(&mut self, patience: Duration) -> Result<Option<StepDone>, KernelError>;
 
     fn in_flight(&self) -> usize;
+
+    /// What was decided while it was prepared and holds for the whole run, e.g. the algorithms chosen.
+    fn facts(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
 
     /// Runs one audited matmul, flips one bit of its result in device memory between matmul and
     /// check, and says whether the check saw it. Only with nothing in flight.

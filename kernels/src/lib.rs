@@ -6,6 +6,7 @@ pub mod audit;
 pub mod backend;
 pub mod collective;
 pub mod cpu;
+pub mod cuda;
 pub mod device;
 pub mod error;
 pub mod reference;

@@ -306,6 +306,7 @@ fn phase(c: &Checker, load: &Load, phase: &Phase, line: usize) -> Result<(), Pro
         Pattern::Memory => {
             c.require(load.memory.is_some(), line, || needs("`memory` in [load]"))?;
         }
+        Pattern::Burn => {}
         Pattern::Pulse => {
             c.require(load.matmul.is_some(), line, || needs("a [load.matmul]"))?;
             c.require(load.transients, line, || {

@@ -171,6 +171,9 @@ pub enum Pattern {
     Pulse,
     /// Device copy and triad.
     Memory,
+    /// The matmuls that draw most: as large as fit, back to back. Shapes are the harness' choice, clocks and limits
+    /// stay as they are.
+    Burn,
 }
 
 /// Which parts of a training step run.

@@ -10,7 +10,7 @@
 
 use hallmark_kernels::audit::{self, Expected, Stream};
 use hallmark_kernels::collective::exact;
-use hallmark_profiles::workload::Gemm;
+use hallmark_profiles::workload::{AuditSeed, Gemm};
 use hallmark_tests::Component;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -362,7 +362,7 @@ fn row_sums_are_those_of_the_audit_for_whole_broken_and_impossible_results() {
     for (index, value) in odd.iter().enumerate() {
         c[index * 1601] = *value;
     }
-    let challenge = audit::challenge(3, 5, n);
+    let challenge = audit::challenge(AuditSeed(3), 5, n);
     let mut wanted = vec![0; m as usize];
     audit::row_sums(&c, &challenge, &mut wanted);
     let bytes: Vec<u8> = c.iter().flat_map(|v| v.to_bits().to_le_bytes()).collect();
@@ -396,7 +396,7 @@ fn whole_results_have_the_same_row_sums_in_f32_i32_and_f64_and_any_flipped_bit_i
         }
         let rows = (c.len() / clean.len()) as u32;
         let sums = audited(proof, entry, &c, [rows, row.len() as u32], key);
-        let challenge = audit::challenge(4, 2, row.len() as u32);
+        let challenge = audit::challenge(AuditSeed(4), 2, row.len() as u32);
         let wanted = row.iter().zip(&challenge).fold(0_u32, |sum, (v, r)| {
             sum.wrapping_add((*v as u32).wrapping_mul(*r))
         });
@@ -414,7 +414,7 @@ fn row_sums_from_the_generator_alone_are_those_that_the_audit_expects() {
     let Some(proof) = proof() else { return };
     let gemm = Gemm::new(9, 300, 21);
     let (seed, pair) = (6, 1);
-    let wanted = Expected::new(gemm, seed, pair, RANGE);
+    let wanted = Expected::new(gemm, seed, AuditSeed(seed), pair, RANGE);
     let keys = [Stream::A, Stream::B, Stream::R].map(|s| audit::key(seed, s, pair).to_string());
     let shape = [gemm.m, gemm.n, gemm.k].map(|length| length.to_string());
     let sums = |turned: &str| {
@@ -459,7 +459,7 @@ fn row_sums_from_the_generator_alone_are_those_that_the_audit_expects() {
         );
         let wanted: Vec<_> = (0..300).map(|column| product(4, column) as u32).collect();
         assert_eq!(words(&row), wanted);
-        let challenge = audit::challenge(seed, pair, 300);
+        let challenge = audit::challenge(AuditSeed(seed), pair, 300);
         let weighed: Vec<_> = (0..9)
             .map(|row| {
                 (0..300).fold(0_u32, |sum, column| {

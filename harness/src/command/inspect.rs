@@ -13,7 +13,7 @@ use std::fmt::Write;
 /// # Errors
 /// [`Failure`] never: what is missing is the answer.
 pub fn inspect(args: &Inspect) -> Result<Exit, Failure> {
-    let found = topology::find();
+    let found = topology::find(&args.cuda.choice());
     let sources = Sources {
         nvml: args.nvml.clone(),
         ..Sources::default()

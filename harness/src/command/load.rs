@@ -37,7 +37,7 @@ const ROOM_BYTES: u64 = 64 << 20;
 /// [`Failure`]: exit 2 before anything was written, 4 where the run itself broke.
 pub fn run(args: &Run) -> Result<Exit, Failure> {
     let loaded = profile::load(&args.profile).map_err(Failure::usage)?;
-    let found = topology::find();
+    let found = topology::find(&args.cuda.choice());
     let devices =
         topology::select(&found, &args.devices, &topology::cores()).map_err(Failure::usage)?;
     let host = topology::host();
@@ -90,6 +90,7 @@ pub fn run(args: &Run) -> Result<Exit, Failure> {
         mut events,
     } = sensors.lay_out(&standing.opened().plan, 0);
     events.extend(not_here(&standing.opened().plan, &watched, found.absent));
+    events.extend(as_found(&prepared.facts));
     // The run's clock begins with its record; opening and preparing are no part of it.
     let stage = Stage {
         crew,
@@ -130,7 +131,7 @@ pub fn resume(args: &Resume) -> Result<Exit, Failure> {
     resumable(&standing).map_err(Failure::usage)?;
     let plan = standing.opened().plan.clone();
     unchanged(&plan, &args.show)?;
-    let found = topology::find();
+    let found = topology::find(&args.cuda.choice());
     let devices = again(&plan, &found.devices)?;
     let sensors = sensors::open(&sources(&args.show, &[])).map_err(Failure::usage)?;
     let signals = inbox::open();
@@ -148,6 +149,7 @@ pub fn resume(args: &Resume) -> Result<Exit, Failure> {
     let mut layout = sensors.lay_out(&plan, 0);
     renumber(&mut layout, &standing);
     let mut events = layout.events;
+    events.extend(as_found(&prepared.facts));
     let lost_ns = clock.now_ns().saturating_sub(last_ns);
     events.insert(0, (None, What::Resumed { lost_ns }));
     let stage = Stage {
@@ -220,6 +222,18 @@ fn audit_seed() -> Result<AuditSeed, Failure> {
         ))
     })?;
     Ok(AuditSeed(drawn >> (u64::BITS - BITS)))
+}
+
+/// What each device's engine decided, as events of that device.
+fn as_found(
+    facts: &[(u32, Vec<(String, String)>)],
+) -> impl Iterator<Item = (Option<u32>, What)> + '_ {
+    facts.iter().flat_map(|(device, facts)| {
+        facts.iter().cloned().map(|(key, value)| {
+            let what = What::AsFound { key, value };
+            (Some(*device), what)
+        })
+    })
 }
 
 fn sources(show: &Show, replay: &[PathBuf]) -> Sources {
@@ -310,6 +324,8 @@ fn again(plan: &Plan, found: &[DeviceInfo]) -> Result<Vec<DeviceInfo>, Failure> 
             ))
         })?;
         device.cores.clone_from(&planned.cores);
+        // Among them is what the first command line fixed for the engine: a resumed run goes on with the same.
+        device.facts.clone_from(&planned.facts);
         Ok(device)
     };
     plan.devices.iter().map(one).collect()

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn device(id: &str) -> DeviceInfo {
+pub(super) fn device(id: &str) -> DeviceInfo {
     DeviceInfo {
         id: id.to_owned(),
         engine: "cpu".to_owned(),
@@ -19,11 +19,11 @@ fn device(id: &str) -> DeviceInfo {
     }
 }
 
-fn smoke() -> Loaded {
+pub(super) fn smoke() -> Loaded {
     hallmark_profiles::profile::load("smoke").unwrap()
 }
 
-fn settings(rate: f64) -> Settings {
+pub(super) fn settings(rate: f64) -> Settings {
     Settings {
         probe: Some(rate),
         ..Settings::default()

@@ -188,6 +188,7 @@ impl Crew {
             region: region.map(|r| r.1),
             self_tests: Vec::new(),
             expected_ns: Vec::new(),
+            facts: Vec::new(),
             transport: String::new(),
         };
         self.await_all(
@@ -200,6 +201,7 @@ impl Crew {
                     self_test,
                     transport,
                     expected_ns,
+                    facts,
                 } = report
                 else {
                     return false;
@@ -208,6 +210,7 @@ impl Crew {
                     .self_tests
                     .push((device as u32, self_test_passed, self_test));
                 prepared.expected_ns.push((device as u32, expected_ns));
+                prepared.facts.push((device as u32, facts));
                 prepared.transport = transport.unwrap_or_else(|| prepared.transport.clone());
                 true
             },
@@ -222,6 +225,8 @@ pub struct Prepared {
     pub self_tests: Vec<(u32, bool, String)>,
     /// About how long each step takes, by device.
     pub expected_ns: Vec<(u32, Vec<u64>)>,
+    /// What each device's engine decided for the whole run.
+    pub facts: Vec<(u32, Vec<(String, String)>)>,
     pub transport: String,
 }
 
