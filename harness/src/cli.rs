@@ -136,10 +136,10 @@ pub struct Run {
 /// How NVIDIA devices are driven.
 #[derive(Debug, Args)]
 pub struct Cuda {
-    /// Look for NVIDIA's libraries in this folder before the system's own places
+    /// Look for NVIDIA's libraries in this folder first
     #[arg(long, value_name = "DIR", env = "HALLMARK_CUDA_LIB_PATH")]
     pub cuda_lib_path: Option<PathBuf>,
-    /// Multiply on NVIDIA devices with these kernels: cublaslt, own, or cublaslt where it is there
+    /// Multiply on NVIDIA devices with cuBLASLt or own kernels
     #[arg(long, value_enum, default_value = "auto", value_name = "WHOSE")]
     pub cuda_matmul: CudaMatmul,
 }
