@@ -139,8 +139,14 @@ pub struct Cuda {
     /// Look for NVIDIA's libraries in this folder first
     #[arg(long, value_name = "DIR", env = "HALLMARK_CUDA_LIB_PATH")]
     pub cuda_lib_path: Option<PathBuf>,
-    /// Multiply on NVIDIA devices with cuBLASLt or own kernels
-    #[arg(long, value_enum, default_value = "auto", value_name = "WHOSE")]
+    /// Multiply on NVIDIA devices with these kernels: auto, cublaslt or own
+    #[arg(
+        long,
+        value_enum,
+        default_value = "auto",
+        value_name = "WHOSE",
+        hide_possible_values = true
+    )]
     pub cuda_matmul: CudaMatmul,
 }
 
