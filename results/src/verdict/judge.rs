@@ -226,7 +226,8 @@ fn draft(standing: &Standing, criterion: &Criterion, gates: usize) -> Draft {
         .map(scene)
         .collect();
     let began = of_phase.is_some_and(|w| w.end_ns != Some(w.start_ns));
-    let why = (sensors::is_run_wide(criterion) && !began)
+    let never = of_phase.is_none() && last.is_none();
+    let why = (never || sensors::is_run_wide(criterion) && !began)
         .then(|| format!("phase `{name}`, the one that counts, never began"));
     weigh(
         &scene(window),
@@ -246,8 +247,8 @@ fn weigh(
     (gates, weak): (usize, Option<String>),
 ) -> Draft {
     let mut sights = scene.sights(criterion);
-    for sight in sights.iter_mut().filter(|_| weak.is_some()) {
-        sight.thin.clone_from(&weak);
+    for sight in &mut sights {
+        sight.thin = sight.thin.take().or_else(|| weak.clone());
     }
     let before: Vec<Vec<Sight>> = earlier.iter().map(|s| s.sights(criterion)).collect();
     let tests = sights.len() + before.iter().map(Vec::len).sum::<usize>();
