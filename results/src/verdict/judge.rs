@@ -498,7 +498,7 @@ fn not_measured(standing: &Standing, absent: Vec<String>) -> Vec<NotMeasured> {
         .limits
         .iter()
         .map(|limit| NotMeasured {
-            what: "this run".to_owned(),
+            what: "comparison with others".to_owned(),
             why: limit.clone(),
             remedy: String::new(),
         });
