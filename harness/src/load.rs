@@ -170,7 +170,8 @@ impl Driver {
         if done.collective_fault.is_some() {
             active.broken = true;
         }
-        let due_ns = active.due(done.seq, start_ns);
+        // The fit of a device's clock may put the predecessor's end a little late; no step ends before it is due.
+        let due_ns = active.due(done.seq, start_ns).min(end_ns);
         active.predecessor_end_ns = Some(end_ns);
         if let Some(wave) = &mut active.pulse {
             wave.step_ns = end_ns.saturating_sub(start_ns);

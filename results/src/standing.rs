@@ -245,10 +245,9 @@ impl Standing {
             run.device_clock &= steps.device_clock;
         }
         for row in &steps.rows {
-            let window = self
-                .windows
-                .iter()
-                .rposition(|w| w.segment == row.segment && w.start_ns <= row.end_ns);
+            let window = self.windows.iter().rposition(|w| {
+                w.segment == row.segment && w.start_ns <= row.end_ns.saturating_add(FIT_SLACK_NS)
+            });
             let window = window.filter(|w| self.windows[*w].is_next(steps.device, row));
             let (true, Some(window)) = (is_possible(row), window) else {
                 self.oddities += 1;
@@ -445,21 +444,21 @@ impl Standing {
     }
 }
 
-/// How far a due time may lie behind the start: the fit of a device's clock is refreshed in between.
-const DUE_SLACK_NS: u64 = 1_000_000;
+/// How far times of one device may be apart from others' by the fit of its clock, which is refreshed now and then.
+const FIT_SLACK_NS: u64 = 100_000_000;
 
 /// Whether a step's numbers can all be true at once. One that contradicts itself is counted, not used.
 fn is_possible(row: &StepRow) -> bool {
     let length = row.end_ns.saturating_sub(row.start_ns);
     let amounts = [row.flop, row.audited_flop];
     row.start_ns <= row.end_ns
-        && row.due_ns <= row.start_ns.saturating_add(DUE_SLACK_NS).min(row.end_ns)
+        && row.due_ns <= row.end_ns
         && amounts.iter().all(|a| a.is_finite() && *a >= 0.0)
         && row.audited <= row.gemms
         && row.audited_flop <= row.flop * (1.0 + 1e-9)
         && (row.flop <= 0.0 || row.gemms > 0)
         && (row.memory_bytes == 0 || row.memory_ns > 0)
-        && row.memory_ns <= length.saturating_add(DUE_SLACK_NS)
+        && row.memory_ns <= length.saturating_add(FIT_SLACK_NS)
 }
 
 fn members_at(members: &[(u64, Vec<u32>)], at_ns: u64) -> &[u32] {
