@@ -191,3 +191,17 @@ fn a_run_whose_devices_were_all_missing_fails_its_inventory() {
     assert_eq!(finding(&verdict, "inventory").outcome, Outcome::Failed);
     assert_eq!(verdict.outcome, Outcome::Failed, "{}", verdict.sentence);
 }
+
+#[test]
+fn a_temperature_that_never_moves_from_idle_to_load_is_a_stuck_sensor_s() {
+    let gate = "[[criterion]]\nname = \"heat\"\nmetric = \"temp_core\"\nscope = \"gpu\"\nstatistic = \"p99\"\n\
+                at_most = \"95 °C\"\n\n[[criterion]]\nname = \"self-test\"";
+    let with_heat = changed("burn-in", "[[criterion]]\nname = \"self-test\"", gate);
+    let moving = of(&with_heat, 8).judge();
+    assert_eq!(finding(&moving, "heat").outcome, Outcome::Passed);
+    let stuck = of(&with_heat, 8).series(Metric::TempCore, Place::Device(3), |_| 40.0);
+    let verdict = stuck.judge();
+    let heat = finding(&verdict, "heat");
+    assert_eq!(heat.outcome, Outcome::Inconclusive, "{}", heat.why);
+    assert!(heat.why.contains("a stuck sensor?"), "{}", heat.why);
+}
