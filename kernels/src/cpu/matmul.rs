@@ -7,8 +7,9 @@
 //! not fit the shape, and bf16 where the processor has no bf16 dot product.
 //!
 //! Blocking after Goto and van de Geijn, “Anatomy of High-Performance Matrix Multiplication”
-//! (2008): a block of A stays in the L2 cache; a narrow panel of B, copied just before use, passes
-//! over it; a register tile of C is kept through the whole depth of the block.
+//! (2008): a block of A stays in the L2 cache; narrow panels of B pass over it, copied while the first
+//! block of A passes and kept for the others; a register tile of C is kept through the whole depth
+//! of the block.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -20,10 +21,14 @@ use super::pool::{Pool, PoolError};
 use half::bf16;
 use memmap2::MmapMut;
 
-/// Bytes of packing memory per thread: one huge page, aligned as one.
-const ARENA_BYTES: usize = 2 << 20;
-/// The copied panel of B starts here inside the arena; A's block lies before it.
-const PANEL_AT_BYTES: usize = 3 << 19;
+/// Where the packing memory starts, and each thread's part of it.
+const HUGE_PAGE_BYTES: usize = 2 << 20;
+/// Bytes of packing memory per thread: whole huge pages.
+const ARENA_BYTES: usize = 6 << 20;
+/// The copied panels of B start here inside the arena; A's block lies before them.
+const PANELS_AT_BYTES: usize = 3 << 19;
+/// Most columns of B that are copied at a time: with a block's depth they fill the arena.
+const BLOCK_COLS: usize = 2304;
 
 /// Why a product was refused or broke off.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +91,7 @@ impl std::fmt::Display for Shape {
     }
 }
 
-/// Packing memory of every thread, made once and reused for any shape: 2 MiB a thread.
+/// Packing memory of every thread, made once and reused for any shape: 6 MiB a thread.
 pub struct Workspace {
     map: MmapMut,
     threads: usize,
@@ -99,7 +104,9 @@ impl Workspace {
     /// # Errors
     /// [`MatmulError::Memory`] if the system refuses the mapping.
     pub fn new(threads: usize) -> Result<Self, MatmulError> {
-        let bytes = threads.saturating_add(1).saturating_mul(ARENA_BYTES);
+        let bytes = threads
+            .saturating_mul(ARENA_BYTES)
+            .saturating_add(HUGE_PAGE_BYTES);
         let map =
             MmapMut::map_anon(bytes).map_err(|source| MatmulError::Memory { bytes, source })?;
         // One address translation for the whole arena. A refusal costs speed, not correctness.
@@ -110,7 +117,7 @@ impl Workspace {
 
     fn arenas(&mut self) -> Shared<u8> {
         let start = self.map.as_mut_ptr();
-        Shared(start.wrapping_add(start.align_offset(ARENA_BYTES)))
+        Shared(start.wrapping_add(start.align_offset(HUGE_PAGE_BYTES)))
     }
 }
 
@@ -382,63 +389,78 @@ unsafe fn rectangle<T>(
     let Shape { n, k, .. } = shape;
     let block = arena.cast::<T>();
     // SAFETY: inside the arena.
-    let panel = unsafe { arena.add(PANEL_AT_BYTES) }.cast::<T>();
+    let panels = unsafe { arena.add(PANELS_AT_BYTES) }.cast::<T>();
     let depth_step = even(k, engine.block_depth, engine.grain);
-    let row_step = even(part.rows.len(), engine.block_rows, 1);
-    for p in (0..k).step_by(depth_step) {
-        let depth = depth_step.min(k - p);
-        let padded = depth.next_multiple_of(engine.grain);
-        for i in part.rows.clone().step_by(row_step) {
-            let rows = row_step.min(part.rows.end - i);
-            let tiles = rows.div_ceil(engine.tile_rows);
-            // Tile `t` of a block has rows `edge(t)..edge(t + 1)`: heights differ by at most one.
-            let edge = |t: usize| rows * t / tiles;
-            for t in 0..tiles {
-                let (top, height) = (edge(t), edge(t + 1) - edge(t));
-                // SAFETY: rows `i + top ..` and columns `p ..` lie inside A; a block is at most
-                // `block_rows × block_depth` values, which ends before the panel.
-                unsafe {
-                    let at = a.add((i + top) * k + p);
-                    let source = Source {
-                        at,
-                        stride: k,
-                        rows: height,
-                        cols: depth,
-                    };
-                    (engine.pack_a)(&source, block.add(top * padded));
-                }
-            }
-            for j in part.cols.clone().step_by(engine.tile_cols) {
-                let cols = engine.tile_cols.min(part.cols.end - j);
-                // SAFETY: rows `p ..` and columns `j ..` lie inside B; the panel fits the arena.
-                unsafe {
-                    let source = Source {
-                        at: b.add(p * n + j),
-                        stride: n,
-                        rows: depth,
-                        cols,
-                    };
-                    (engine.pack_b)(&source, panel);
-                }
-                let ahead = (j + cols < part.cols.end).then(|| b.wrapping_add(p * n + j + cols));
+    let row_step = even(part.rows.len(), engine.block_rows, engine.tile_rows);
+    let most_cols = BLOCK_COLS - BLOCK_COLS % engine.tile_cols;
+    let col_step = even(part.cols.len(), most_cols, engine.tile_cols);
+    for left in part.cols.clone().step_by(col_step) {
+        let cols = left..(left + col_step).min(part.cols.end);
+        for p in (0..k).step_by(depth_step) {
+            let depth = depth_step.min(k - p);
+            let padded = depth.next_multiple_of(engine.grain);
+            for i in part.rows.clone().step_by(row_step) {
+                let rows = row_step.min(part.rows.end - i);
+                let tiles = rows.div_ceil(engine.tile_rows);
+                // Tile `t` of a block has rows `edge(t)..edge(t + 1)`: heights differ by at most one.
+                let edge = |t: usize| rows * t / tiles;
                 for t in 0..tiles {
-                    if let Some(next) = ahead {
-                        let rows = depth * t / tiles..depth * (t + 1) / tiles;
-                        prefetch(next, n, rows, engine.tile_cols);
-                    }
-                    // SAFETY: the tile lies inside this thread's rectangle of C, and both panels
-                    // were packed above.
+                    let (top, height) = (edge(t), edge(t + 1) - edge(t));
+                    // SAFETY: rows `i + top ..` and columns `p ..` lie inside A; a block is at most
+                    // `block_rows × block_depth` values, which ends before the panels.
                     unsafe {
-                        (engine.tile)(&Tile {
-                            depth: padded,
-                            a: block.add(edge(t) * padded),
-                            b: panel,
-                            c: c.add((i + edge(t)) * n + j),
-                            c_stride: n,
-                            rows: edge(t + 1) - edge(t),
-                            cols,
-                            accumulate: p > 0,
-                        });
+                        let source = Source {
+                            at: a.add((i + top) * k + p),
+                            stride: k,
+                            rows: height,
+                            cols: depth,
+                        };
+                        (engine.pack_a)(&source, block.add(top * padded));
+                    }
+                }
+                for j in cols.clone().step_by(engine.tile_cols) {
+                    let wide = engine.tile_cols.min(cols.end - j);
+                    // Panels are packed while the first block of A passes, just before use.
+                    let first = i == part.rows.start;
+                    let panel = panels.wrapping_add((j - left) * padded);
+                    if first {
+                        // SAFETY: rows `p ..` and columns `j ..` lie inside B; the panels of a block
+                        // of columns fit the arena.
+                        unsafe {
+                            let source = Source {
+                                at: b.add(p * n + j),
+                                stride: n,
+                                rows: depth,
+                                cols: wide,
+                            };
+                            (engine.pack_b)(&source, panel);
+                        }
+                    }
+                    let (ahead, ahead_stride) = if first {
+                        (b.wrapping_add(p * n + j + wide), n)
+                    } else {
+                        let next = panel.wrapping_add(engine.tile_cols * padded);
+                        (next.cast_const(), engine.tile_cols)
+                    };
+                    for t in 0..tiles {
+                        if j + wide < cols.end {
+                            let rows = depth * t / tiles..depth * (t + 1) / tiles;
+                            prefetch(ahead, ahead_stride, rows, engine.tile_cols);
+                        }
+                        // SAFETY: the tile lies inside this thread's rectangle of C, and both panels
+                        // were packed above.
+                        unsafe {
+                            (engine.tile)(&Tile {
+                                depth: padded,
+                                a: block.add(edge(t) * padded),
+                                b: panel,
+                                c: c.add((i + edge(t)) * n + j),
+                                c_stride: n,
+                                rows: edge(t + 1) - edge(t),
+                                cols: wide,
+                                accumulate: p > 0,
+                            });
+                        }
                     }
                 }
             }

@@ -2,14 +2,16 @@
 //!
 //! `peers matmul [THREADS [MxNxK ...]]` runs the contenders in turn, round after round, and prints medians
 //! and bests and the ratio to the fastest peer; the ratio is what counts, as the machine's clock
-//! wanders between rounds. Decides nothing. Refuses a contender whose result is not the exact one.
+//! wanders between rounds. `peers bf16` compares this project's bf16 with its own f32 in the same way.
+//! Decides nothing. Refuses a contender whose result is not the exact one.
 //! OpenBLAS is loaded at run time and left out, with the reason, where it is not installed.
 
 mod blas;
 
 use faer::linalg::matmul::matmul as faer_matmul;
 use faer::{Accum, MatMut, MatRef, Par};
-use hallmark_kernels::cpu::matmul::{Shape, Workspace, engine_name, matmul_f32};
+use half::bf16;
+use hallmark_kernels::cpu::matmul::{Shape, Workspace, engine_name, matmul_bf16, matmul_f32};
 use hallmark_kernels::cpu::pool::Pool;
 use hallmark_kernels::timer::now_ns;
 use std::error::Error;
@@ -21,6 +23,8 @@ const ROUNDS: usize = 11;
 const WORK_FLOP: usize = 8_000_000_000;
 /// Between two contenders: thread pools that wait in a spin shall have gone to sleep.
 const PAUSE: Duration = Duration::from_millis(60);
+/// Before each measurement: threads that woke up on one core shall have been spread.
+const SETTLE_NS: u64 = 100_000_000;
 /// A square, the products of a training step, and shapes that fit no tile.
 const SHAPES: [(usize, usize, usize); 6] = [
     (2048, 2048, 2048),
@@ -42,9 +46,11 @@ struct Contender<'a> {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    if args.next().as_deref() != Some("matmul") {
-        return Err("usage: peers matmul [THREADS [MxNxK ...]]".into());
-    }
+    let within = match args.next().as_deref() {
+        Some("matmul") => false,
+        Some("bf16") => true,
+        _ => return Err("usage: peers matmul|bf16 [THREADS [MxNxK ...]]".into()),
+    };
     let threads = match args.next() {
         Some(text) => text.parse()?,
         None => std::thread::available_parallelism()?.get(),
@@ -62,8 +68,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     } else {
         named
     };
-    let mut contenders = contenders(threads)?;
-    println!("{threads} threads, {ROUNDS} rounds, GFLOP/s, f32, row-major");
+    let mut contenders = if within {
+        own_types(threads)?
+    } else {
+        contenders(threads)?
+    };
+    println!("{threads} threads, {ROUNDS} rounds, GFLOP/s, row-major");
     for (m, n, k) in shapes {
         compare(&mut contenders, Shape { m, n, k })?;
     }
@@ -80,6 +90,34 @@ fn shape(text: &str) -> Result<(usize, usize, usize), Box<dyn Error>> {
         return Err(format!("`{text}` is no shape; write 512x1536x512").into());
     };
     Ok((m, n, k))
+}
+
+/// This project's bf16 first, then its f32.
+fn own_types(threads: usize) -> Result<Vec<Contender<'static>>, Box<dyn Error>> {
+    let (mut pool, mut workspace) = (Pool::new(threads, &[])?, Workspace::new(threads)?);
+    let (mut a16, mut b16) = (Vec::new(), Vec::new());
+    let bf16 = Contender {
+        name: "hallmark bf16".to_owned(),
+        run: Box::new(move |shape, a, b, c| {
+            // Converted once a shape; the values are small integers, which bf16 holds exactly.
+            if (a16.len(), b16.len()) != (a.len(), b.len()) {
+                let convert = |from: &[f32]| from.iter().copied().map(bf16::from_f32).collect();
+                (a16, b16) = (convert(a), convert(b));
+            }
+            Ok(matmul_bf16(
+                &mut pool,
+                &mut workspace,
+                shape,
+                &a16,
+                &b16,
+                c,
+            )?)
+        }),
+        rates: Vec::new(),
+    };
+    let mut f32 = contenders(threads)?;
+    f32.truncate(1);
+    Ok(std::iter::once(bf16).chain(f32).collect())
 }
 
 /// This project first, then every peer that can be had.
@@ -197,7 +235,10 @@ fn compare(contenders: &mut [Contender], shape: Shape) -> Result<(), Box<dyn Err
             let next = (turn + round) % contenders.len();
             let contender = &mut contenders[next];
             std::thread::sleep(PAUSE);
-            (contender.run)(shape, &a, &b, &mut c)?;
+            let woken_ns = now_ns();
+            while now_ns() - woken_ns < SETTLE_NS {
+                (contender.run)(shape, &a, &b, &mut c)?;
+            }
             let start_ns = now_ns();
             for _ in 0..repeats {
                 (contender.run)(shape, &a, &b, &mut c)?;
@@ -224,7 +265,7 @@ fn compare(contenders: &mut [Contender], shape: Shape) -> Result<(), Box<dyn Err
     let fastest =
         |of: fn(&[f64]) -> f64| peers.iter().map(|peer| of(&peer.rates)).fold(0.0, f64::max);
     println!(
-        "  hallmark / fastest peer      {:8.3} {:8.3}",
+        "  first / fastest other        {:8.3} {:8.3}",
         median(&own.rates) / fastest(median),
         best(&own.rates) / fastest(best)
     );

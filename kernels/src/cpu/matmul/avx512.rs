@@ -19,7 +19,7 @@ pub(super) static F32: Engine<f32> = Engine {
     name: "avx512 f32 9x48",
     tile_rows: ROWS,
     tile_cols: 16 * VECTORS,
-    block_rows: 520,
+    block_rows: 522,
     block_depth: 512,
     grain: 1,
     pack_a: avx2::pack_a,
@@ -31,7 +31,7 @@ pub(super) static BF16: Engine<bf16> = Engine {
     name: "avx512_bf16 9x48",
     tile_rows: ROWS,
     tile_cols: 16 * VECTORS,
-    block_rows: 520,
+    block_rows: 522,
     block_depth: 1024,
     grain: 2,
     pack_a: pack_a_pairs,
@@ -110,6 +110,24 @@ unsafe fn pack_b_pairs(source: &Source<bf16>, dst: *mut bf16) {
     }
 }
 
+/// Writes or adds the sums to C. A macro, since a function that the compiler does not inline would
+/// pass 27 registers through memory.
+macro_rules! store {
+    ($tile:expr, $sum:expr, $rows:expr, $vectors:expr) => {{
+        let masks: [__mmask16; $vectors] = std::array::from_fn(|v| mask($tile.cols, v));
+        for i in 0..$rows {
+            for v in 0..$vectors {
+                let c = $tile.c.wrapping_add(i * $tile.c_stride + 16 * v);
+                let mut value = $sum[i][v];
+                if $tile.accumulate {
+                    value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(masks[v], c));
+                }
+                _mm512_mask_storeu_ps(c, masks[v], value);
+            }
+        }
+    }};
+}
+
 macro_rules! pick {
     ($tile:ident, $fixed:ident: $($rows:literal)*) => {
         match ($tile.rows, $tile.cols.div_ceil(16)) {
@@ -148,7 +166,10 @@ unsafe fn tile_bf16(tile: &Tile<bf16>) {
 unsafe fn full(tile: &Tile<f32>) {
     request::<f32, ROWS, VECTORS>(tile);
     // SAFETY: the caller's promise.
-    unsafe { store(tile, &whole::sums(tile)) };
+    unsafe {
+        let sum = whole::sums(tile);
+        store!(tile, sum, ROWS, VECTORS);
+    }
 }
 
 /// # Safety
@@ -179,7 +200,7 @@ unsafe fn fixed<const R: usize, const V: usize>(tile: &Tile<f32>) {
             a = a.add(R);
             b = b.add(16 * V);
         }
-        store(tile, &sum);
+        store!(tile, sum, R, V);
     }
 }
 
@@ -213,7 +234,7 @@ unsafe fn fixed_bf16<const R: usize, const V: usize>(tile: &Tile<bf16>) {
             a = a.add(R);
             b = b.add(16 * V);
         }
-        store(tile, &sum);
+        store!(tile, sum, R, V);
     }
 }
 
@@ -225,30 +246,6 @@ fn request<T, const R: usize, const V: usize>(tile: &Tile<T>) {
             let c = tile.c.wrapping_add(i * tile.c_stride + 16 * v);
             // SAFETY: a prefetch never faults, whatever the address.
             unsafe { _mm_prefetch::<_MM_HINT_ET0>(c.cast()) };
-        }
-    }
-}
-
-/// Writes or adds the sums to C.
-///
-/// # Safety
-/// See [`Engine::tile`].
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn store<T, const R: usize, const V: usize>(tile: &Tile<T>, sum: &[[__m512; V]; R]) {
-    for (i, row) in sum.iter().enumerate() {
-        for (v, &sum) in row.iter().enumerate() {
-            let mask = mask(tile.cols, v);
-            let c = tile.c.wrapping_add(i * tile.c_stride + 16 * v);
-            // SAFETY: lanes outside C are masked off.
-            unsafe {
-                let old = if tile.accumulate {
-                    _mm512_maskz_loadu_ps(mask, c)
-                } else {
-                    _mm512_setzero_ps()
-                };
-                _mm512_mask_storeu_ps(c, mask, _mm512_add_ps(old, sum));
-            }
         }
     }
 }

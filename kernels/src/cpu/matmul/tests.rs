@@ -3,7 +3,7 @@
 use super::*;
 use crate::reference::{agree, matmul_f64};
 
-const SHAPES: [(usize, usize, usize); 12] = [
+const SHAPES: [(usize, usize, usize); 13] = [
     (1, 1, 1),
     (1, 50, 7),
     (2, 1, 300),
@@ -16,6 +16,7 @@ const SHAPES: [(usize, usize, usize); 12] = [
     (521, 30, 33),
     (700, 101, 400),
     (1000, 1001, 999),
+    (1060, 2400, 40),
 ];
 
 /// Seeded, uniform enough for tests: values of −64 … 64, as integers or as fractions.
@@ -179,13 +180,11 @@ fn every_grid_of_threads_covers_c_exactly_once() {
 fn blocks_and_panels_fit_their_memory() {
     fn fits<T>(engine: &Engine<T>) {
         let depth = engine.block_depth.next_multiple_of(engine.grain);
-        assert!(
-            engine.block_rows * depth * size_of::<T>() <= PANEL_AT_BYTES,
-            "{}",
-            engine.name
-        );
-        let panel = depth * engine.tile_cols * size_of::<T>();
-        assert!(PANEL_AT_BYTES + panel <= ARENA_BYTES, "{}", engine.name);
+        let rows = engine.block_rows.next_multiple_of(engine.tile_rows);
+        let block = rows * depth * size_of::<T>();
+        assert!(block <= PANELS_AT_BYTES, "{}", engine.name);
+        let panels = depth * BLOCK_COLS * size_of::<T>();
+        assert!(PANELS_AT_BYTES + panels <= ARENA_BYTES, "{}", engine.name);
     }
     engines().into_iter().for_each(fits);
     #[cfg(target_arch = "x86_64")]
