@@ -10,6 +10,7 @@ use hallmark_results::frame::{FaultKind, Steps};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::io::{Read, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Largest message; a batch of steps is some hundred kilobytes.
 const MESSAGE_MAX: u32 = 32 << 20;
@@ -38,6 +39,8 @@ pub enum ToWorker {
     Regroup {
         generation: u32,
         members: Vec<u32>,
+        /// How long a rank waits for the others of an all-reduce before it gives the group up.
+        patience: Duration,
     },
     Quit,
 }

@@ -40,9 +40,8 @@ pub enum Input {
     Interrupt,
     /// The operator wants the run to end now.
     Cut,
+    /// The disk refuses frames, or one was set aside that no disk would take.
     JournalFailed(String),
-    /// A frame that the journal will never take: it was set aside.
-    FrameRefused(String),
 }
 
 /// Something to be done by the shell.
@@ -106,7 +105,6 @@ pub struct Run {
     warm_up: Option<WarmUp>,
     stopping: Option<String>,
     finished: bool,
-    journal_lost: bool,
     /// This process's start: what happened before it says nothing of its sensors.
     start_ns: u64,
     awake: Awake,
@@ -152,7 +150,6 @@ impl Run {
             warm_up: None,
             stopping: None,
             finished: false,
-            journal_lost: false,
             start_ns: now_ns,
             awake: Awake::new(now_ns),
             tally: Tally::default(),
@@ -190,13 +187,7 @@ impl Run {
             Input::Event(what, device) => self.sensed(what, device, now_ns),
             Input::Interrupt => self.stop("the operator asked for it".to_owned(), now_ns),
             Input::Cut => self.cut(now_ns),
-            Input::JournalFailed(why) if !self.journal_lost => {
-                self.journal_lost = true;
-                let kind = FaultKind::Journal;
-                self.event(now_ns, None, What::Fault { kind, detail: why });
-            }
-            Input::JournalFailed(_) => {}
-            Input::FrameRefused(detail) => {
+            Input::JournalFailed(detail) => {
                 let kind = FaultKind::Journal;
                 self.event(now_ns, None, What::Fault { kind, detail });
             }
@@ -490,6 +481,7 @@ impl Run {
         }
         self.generation += 1;
         let members = self.alive();
+        let patience = self.patience(&members);
         self.group = members.clone();
         for &device in &members {
             let worker = &mut self.workers[device as usize];
@@ -498,6 +490,7 @@ impl Run {
             let order = ToWorker::Regroup {
                 generation: self.generation,
                 members: members.clone(),
+                patience,
             };
             self.outputs.push(Output::Tell(device, order));
         }

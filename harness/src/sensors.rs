@@ -8,6 +8,7 @@ use crate::sensor::rapl::RaplSensor;
 use crate::sensor::replay::ReplaySensor;
 use crate::sensor::{Description, DeviceKey, Sensor};
 use crate::shell::probes::Probe;
+use crate::topology;
 use hallmark_results::frame::{Series, Table, What};
 use hallmark_results::plan::Plan;
 use std::collections::BTreeSet;
@@ -43,7 +44,7 @@ pub struct Sensors {
     /// Each with its period, where it has one of its own.
     pub present: Vec<(Box<dyn Sensor>, Option<u64>)>,
     pub absent: Vec<What>,
-    /// What was found of the libraries that were loaded.
+    /// What was found of the libraries that were loaded, and of what decides which are.
     pub facts: Vec<(String, String)>,
 }
 
@@ -52,7 +53,10 @@ pub struct Sensors {
 /// # Errors
 /// Only for a replay file, which was named on the command line: it must be right.
 pub fn open(sources: &Sources) -> Result<Sensors, crate::sensor::replay::ReplayError> {
-    let mut sensors = Sensors::default();
+    let mut sensors = Sensors {
+        facts: topology::environment(std::env::vars_os()),
+        ..Sensors::default()
+    };
     sensors.nvml(sources.nvml.as_deref());
     match HwmonSensor::discover(&sources.root) {
         Ok(chips) => chips.into_iter().for_each(|c| sensors.add(c, None)),

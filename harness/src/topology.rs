@@ -197,6 +197,31 @@ fn parallelism() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Variables that decide which libraries are loaded, or which devices a driver shows.
+const DECIDING: [&str; 3] = ["LD_PRELOAD", "LD_AUDIT", "LD_LIBRARY_PATH"];
+/// The same, by how their names begin.
+const DECIDING_FAMILIES: [&str; 10] = [
+    "CUDA_", "GPU_", "HIP_", "HSA_", "MESA_", "NCCL_", "NVIDIA_", "ROCR_", "UCX_", "VK_",
+];
+/// Most characters of a value that the record keeps.
+const VALUE_MAX: usize = 400;
+
+/// The environment's variables that can change what is measured, by name: whoever owns the machine may have set them.
+pub fn environment(
+    vars: impl Iterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+) -> Vec<(String, String)> {
+    let text = |s: std::ffi::OsString| s.to_string_lossy().chars().take(VALUE_MAX).collect();
+    let named = vars.map(|(name, value)| (text(name), text(value)));
+    let deciding = |(name, _): &(String, String)| {
+        let family = |f: &&str| name.starts_with(f);
+        DECIDING.contains(&name.as_str()) || DECIDING_FAMILIES.iter().any(family)
+    };
+    let mut found: Vec<(String, String)> = named.filter(deciding).collect();
+    found.sort();
+    let prefixed = |(name, value)| (format!("environment {name}"), value);
+    found.into_iter().map(prefixed).collect()
+}
+
 /// The machine, for the record.
 pub fn host() -> Host {
     let uname = rustix::system::uname();
@@ -227,6 +252,22 @@ pub fn host() -> Host {
 mod tests {
     use super::*;
     use hallmark_profiles::workload::Dtype;
+
+    #[test]
+    fn variables_that_decide_what_is_loaded_are_kept_and_others_are_not() {
+        let vars = [
+            ("VK_ICD_FILENAMES", "/opt/other.json"),
+            ("HOME", "/root"),
+            ("LD_PRELOAD", "/opt/libfast.so"),
+            ("AWS_SECRET_ACCESS_KEY", "x"),
+        ];
+        let found = environment(vars.into_iter().map(|(n, v)| (n.into(), v.into())));
+        let want = [
+            ("environment LD_PRELOAD", "/opt/libfast.so"),
+            ("environment VK_ICD_FILENAMES", "/opt/other.json"),
+        ];
+        assert_eq!(found, want.map(|(n, v)| (n.to_owned(), v.to_owned())));
+    }
 
     fn device(id: &str, engine: &str, software: bool, pci: Option<&str>) -> DeviceInfo {
         DeviceInfo {

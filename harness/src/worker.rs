@@ -273,9 +273,11 @@ impl Worker {
             ToWorker::Regroup {
                 generation,
                 members,
+                patience,
             } => {
                 let step = bench.grouped.and_then(|s| bench.steps.get_mut(s));
-                let formed = step.map_or(Ok(()), |step| step.regroup(generation, &members));
+                let formed =
+                    step.map_or(Ok(()), |step| step.regroup(generation, &members, patience));
                 self.say(match formed {
                     Ok(()) => FromWorker::Regrouped { generation },
                     Err(error @ (KernelError::Lost { .. } | KernelError::Hung { .. })) => {

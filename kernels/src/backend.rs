@@ -89,8 +89,14 @@ pub trait PreparedStep {
     /// check, and says whether the check saw it. Only with nothing in flight.
     fn self_test(&mut self) -> Result<SelfTest, KernelError>;
 
-    /// Continues the collective without dead ranks. Only with nothing in flight.
-    fn regroup(&mut self, generation: u32, members: &[u32]) -> Result<(), KernelError>;
+    /// Continues the collective without dead ranks, of whom each then waits for the others for `patience`
+    /// in every all-reduce. Only with nothing in flight.
+    fn regroup(
+        &mut self,
+        generation: u32,
+        members: &[u32],
+        patience: Duration,
+    ) -> Result<(), KernelError>;
 }
 
 /// The operand pair that matmul `index` of step `seq` uses; the same on every engine.

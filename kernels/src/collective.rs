@@ -12,6 +12,11 @@ use std::time::Duration;
 pub mod exact;
 pub mod host;
 
+/// Least time that a rank waits for the others of an all-reduce before it gives its group up.
+pub const LEAST_PATIENCE: Duration = Duration::from_millis(3_500);
+/// Time that a rank waits for the others to form a group.
+pub const FORMING: Duration = Duration::from_millis(10_500);
+
 /// Ranks that sum buckets together. Used from one thread.
 ///
 /// Ranks are numbered once, from 0, and keep their number when the group shrinks.

@@ -17,6 +17,7 @@ use hallmark_results::frame::*;
 use hallmark_results::standing::Standing;
 use hallmark_results::store::shape::Shape;
 use hallmark_results::verdict::{Outcome, judge};
+use std::time::Duration;
 
 const SECOND: u64 = 1_000_000_000;
 const TICK: u64 = SECOND / 10;
@@ -313,6 +314,7 @@ fn a_pause_of_the_machine_that_breaks_the_group_kills_no_rank() {
         ToWorker::Regroup {
             generation: 2,
             members: vec![0, 1],
+            patience: Duration::from_millis(3_500),
         },
     );
     assert!(led.outputs.contains(&regroup));

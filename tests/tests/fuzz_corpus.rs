@@ -124,6 +124,7 @@ fn no_message_breaks_the_pipe() {
         &ToWorker::Regroup {
             generation: 1,
             members: vec![0],
+            patience: std::time::Duration::from_secs(4),
         },
     )
     .unwrap();

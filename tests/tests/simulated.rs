@@ -34,6 +34,10 @@ impl Physics for Steady {
     fn reduce_ns(&self) -> u64 {
         5_000_000
     }
+
+    fn expected_ns(&self) -> u64 {
+        self.step_ns
+    }
 }
 
 /// Ten minutes of training steps on a group of devices.
@@ -229,6 +233,15 @@ fn a_hung_rank_is_found_within_five_seconds_and_the_others_go_on() {
         );
     }
     would_reject(&judge(&standing));
+}
+
+#[test]
+fn a_fast_rank_waits_for_one_whose_steps_are_long() {
+    let (standing, _) = run(&[100, 6_000], None, Vec::new());
+    let faults = faults(&standing);
+    assert!(faults.is_empty(), "{faults:?}");
+    let steps = standing.phase_window(0).unwrap().group.step_time.count();
+    assert!((88..=98).contains(&steps), "{steps}");
 }
 
 #[test]

@@ -15,8 +15,12 @@ use hallmark_results::store::seal::seal as seal_files;
 use hallmark_results::verdict::{self, Verdict};
 use std::io::IsTerminal;
 use std::path::Path;
+use std::time::Duration;
 
 /// A record that has been read and judged.
+/// Time that a disk has at the end of a run for what it has not taken yet.
+const LAST_WRITES: Duration = Duration::from_secs(60);
+
 struct Judged {
     standing: Standing,
     verdict: Verdict,
@@ -36,10 +40,10 @@ pub fn conclude(
 ) -> Result<Exit, Failure> {
     // The screen is given back last: a terminal that takes nothing must not keep the record from being sealed.
     view.note("sealing the record");
-    let closed = match pen.finish() {
-        Some(written) if written.lost == 0 => written.journal.close().map_err(|e| e.to_string()),
-        Some(written) => Err(format!("{} frames never reached the disk", written.lost)),
-        None => Err("the journal's thread died".to_owned()),
+    let closed = match pen.finish(LAST_WRITES) {
+        Ok(written) if written.lost == 0 => written.journal.close().map_err(|e| e.to_string()),
+        Ok(written) => Err(format!("{} frames never reached the disk", written.lost)),
+        Err(why) => Err(why),
     };
     let sealed = closed.and_then(|_| seal_files(folder).map_err(|e| e.to_string()));
     if let Err(why) = sealed {

@@ -5,11 +5,13 @@
 //! metric, and a series without a value is as lost as a sensor that says nothing.
 
 use super::{Duty, Run};
+use hallmark_kernels::collective::LEAST_PATIENCE;
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::quantity::Quantity;
 use hallmark_profiles::units::human;
 use hallmark_results::frame::{FaultKind, SeriesKind, What};
 use hallmark_results::standing::TableRun;
+use std::time::Duration;
 
 /// A device without a completed step for this long is silent, unless its steps are known to take longer:
 /// with the time until its rows arrive and the clock is looked at, it is found within five seconds.
@@ -22,6 +24,8 @@ const REGROUP_SILENCE_NS: u64 = 20_000_000_000;
 const FIRST_GROUP_SILENCE_NS: u64 = 60_000_000_000;
 /// Times that a step may take of what it took before, or is expected to take.
 const PATIENCE: u64 = 4;
+/// Of those, the ones that a rank waits for the others of its group: it gives up before it is called silent itself.
+const GROUP_PATIENCE: u32 = 3;
 /// Longest expectation that is believed.
 const EXPECTED_NS_MAX: u64 = 600_000_000_000;
 /// A stretch at a stand that the record mentions.
@@ -53,12 +57,27 @@ impl Run {
         }
     }
 
+    /// The longest step that any of these has done, or is expected to take.
+    fn longest_ns(&self, members: &[u32]) -> u64 {
+        let known = members
+            .iter()
+            .filter_map(|m| self.workers.get(*m as usize))
+            .flat_map(|w| w.expected_ns.iter().copied().chain([w.longest_step_ns]));
+        known.max().unwrap_or(0).min(EXPECTED_NS_MAX)
+    }
+
+    /// How long each of these waits for the others before it gives the group up.
+    pub(super) fn patience(&self, members: &[u32]) -> Duration {
+        LEAST_PATIENCE.max(Duration::from_nanos(self.longest_ns(members)) * GROUP_PATIENCE)
+    }
+
     /// Declares silent what has shown no completed step for too long.
     pub(super) fn watch(&mut self, now_ns: u64) {
-        let least = if self.coupled() {
-            GROUP_SILENCE_NS
+        // A fast rank's step lasts as long as the slowest rank's.
+        let (least, group_ns) = if self.coupled() {
+            (GROUP_SILENCE_NS, self.longest_ns(&self.group))
         } else {
-            SILENCE_NS
+            (SILENCE_NS, 0)
         };
         let segment = self.segment.and_then(|s| self.plan.schedule.get(s));
         let step = segment.map_or(0, |s| s.step);
@@ -68,6 +87,7 @@ impl Run {
                 0 => w.expected_ns.get(step).copied().unwrap_or(0),
                 longest => longest,
             };
+            let known_ns = known_ns.max(group_ns);
             let limit = match w.duty {
                 Duty::Busy => least.max(known_ns.min(EXPECTED_NS_MAX).saturating_mul(PATIENCE)),
                 Duty::Regrouping if self.generation > 1 => REGROUP_SILENCE_NS,

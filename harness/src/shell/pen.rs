@@ -15,7 +15,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Longest time from a frame to the disk.
@@ -26,7 +25,7 @@ const KEPT_MAX: usize = 200_000;
 /// The journal while a run lasts.
 pub struct Pen {
     frames: Option<Sender<Frame>>,
-    thread: Option<JoinHandle<Written>>,
+    written: Receiver<Written>,
     /// Frames handed over that the thread has not looked at: a disk that hangs must not fill the memory.
     waiting: Arc<AtomicUsize>,
     /// Frames that were not even handed over.
@@ -53,10 +52,14 @@ impl Pen {
             waiting: Arc::clone(&waiting),
             inputs,
         };
-        let thread = std::thread::spawn(move || writer.serve(&inbox));
+        let (end, written) = channel();
+        // Nobody joins this thread: one whose disk hangs cannot be ended.
+        std::thread::spawn(move || {
+            let _ = end.send(writer.serve(&inbox));
+        });
         Self {
             frames: Some(frames),
-            thread: Some(thread),
+            written,
             waiting,
             refused: AtomicUsize::new(0),
         }
@@ -75,12 +78,21 @@ impl Pen {
         }
     }
 
-    /// Writes what is left and gives the journal back; `None` if its thread died.
-    pub fn finish(mut self) -> Option<Written> {
+    /// Writes what is left and gives the journal back.
+    ///
+    /// # Errors
+    /// What keeps it, in words: a disk that does not answer within `limit`, or a thread that died.
+    pub fn finish(mut self, limit: Duration) -> Result<Written, String> {
         self.frames = None;
-        let mut written = self.thread.take()?.join().ok()?;
+        let mut written = self.written.recv_timeout(limit).map_err(|e| match e {
+            RecvTimeoutError::Timeout => {
+                let seconds = limit.as_secs();
+                format!("the disk has not answered for {seconds} s")
+            }
+            RecvTimeoutError::Disconnected => "the journal's thread died".to_owned(),
+        })?;
         written.lost += self.refused.load(Ordering::Relaxed);
-        Some(written)
+        Ok(written)
     }
 }
 
@@ -164,7 +176,7 @@ impl Writer {
                     self.kept.pop_front();
                     self.dropped += 1;
                     let what = format!("a frame was set aside: {error}");
-                    self.trouble(Input::FrameRefused(what));
+                    self.trouble(Input::JournalFailed(what));
                 }
                 Err(error) => return self.fail(&error),
             }
@@ -234,10 +246,10 @@ mod tests {
         }));
         let told = inputs.recv_timeout(Duration::from_secs(20)).unwrap();
         assert!(
-            matches!(&told, Input::FrameRefused(why) if why.contains("table 7")),
+            matches!(&told, Input::JournalFailed(why) if why.contains("table 7")),
             "{told:?}"
         );
-        let written = pen.finish().unwrap();
+        let written = pen.finish(SYNC * 10).unwrap();
         assert_eq!(written.lost, 1, "it is counted");
         drop(written);
         let frames = JournalReader::open(folder.path()).unwrap();

@@ -17,8 +17,6 @@ use hallmark_results::standing::Standing;
 use hallmark_results::stats::bootstrap::SplitMix64;
 use std::collections::{BTreeMap, VecDeque};
 
-/// As the real collective's: a rank that waits longer for others gives up.
-const PATIENCE_NS: u64 = 3_500_000_000;
 /// As a worker's: a rest longer than this is told.
 const REST_NS: u64 = 1_000_000_000;
 /// Rows are handed over at least this often.
@@ -92,6 +90,8 @@ pub struct World {
     /// Arrivals by step: rank and time.
     arrivals: BTreeMap<u64, BTreeMap<u32, u64>>,
     members: Vec<u32>,
+    /// As a real rank's: one that waits longer for others gives up.
+    patience_ns: u64,
     /// Devices that did not come up.
     missing: Vec<u32>,
     abandoned: bool,
@@ -126,6 +126,7 @@ impl World {
         let devices: Vec<Device> = physics.into_iter().enumerate().map(device).collect();
         Self {
             members: Vec::new(),
+            patience_ns: 0,
             missing: Vec::new(),
             plan: plan.clone(),
             devices,
@@ -254,7 +255,9 @@ impl World {
             ToWorker::Regroup {
                 generation,
                 members,
+                patience,
             } => {
+                self.patience_ns = patience.as_nanos() as u64;
                 self.members = members;
                 self.abandoned = false;
                 self.arrivals.clear();
@@ -402,7 +405,7 @@ impl World {
             let votes = u32::from(head.submission.stop);
             return Some(self.done(index, end, votes, None));
         }
-        let gave_up = own_ns + PATIENCE_NS;
+        let gave_up = own_ns + self.patience_ns;
         let broken = device.broken || self.abandoned || self.now_ns >= gave_up;
         self.devices[index].broken |= broken;
         broken.then(|| {

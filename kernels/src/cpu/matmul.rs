@@ -372,6 +372,43 @@ fn even(length: usize, most: usize, grain: usize) -> usize {
         .next_multiple_of(grain)
 }
 
+/// A block of A, as it lies packed: `tiles` panels of `depth` steps, one below the other.
+#[derive(Clone, Copy)]
+struct Block<T> {
+    at: *mut T,
+    rows: usize,
+    tiles: usize,
+    /// Steps of depth, rounded up to the engine's grain.
+    padded: usize,
+}
+
+impl<T> Block<T> {
+    /// First row of tile `t`: heights differ by at most one.
+    fn edge(&self, t: usize) -> usize {
+        self.rows * t / self.tiles
+    }
+
+    /// Where tile `t` begins.
+    fn panel(&self, t: usize) -> *mut T {
+        self.at.wrapping_add(self.edge(t) * self.padded)
+    }
+
+    /// # Safety
+    /// `source` is readable, `at` holds `rows` times `padded` values, the processor has `engine`'s instructions.
+    unsafe fn pack(&self, engine: &Engine<T>, source: &Source<T>) {
+        for t in 0..self.tiles {
+            let source = Source {
+                at: source.at.wrapping_add(self.edge(t) * source.stride),
+                stride: source.stride,
+                rows: self.edge(t + 1) - self.edge(t),
+                cols: source.cols,
+            };
+            // SAFETY: the caller's promise.
+            unsafe { (engine.pack_a)(&source, self.panel(t)) };
+        }
+    }
+}
+
 /// Computes one thread's rectangle of C.
 ///
 /// # Safety
@@ -387,7 +424,6 @@ unsafe fn rectangle<T>(
     arena: *mut u8,
 ) {
     let Shape { n, k, .. } = shape;
-    let block = arena.cast::<T>();
     // SAFETY: inside the arena.
     let panels = unsafe { arena.add(PANELS_AT_BYTES) }.cast::<T>();
     let depth_step = even(k, engine.block_depth, engine.grain);
@@ -398,71 +434,86 @@ unsafe fn rectangle<T>(
         let cols = left..(left + col_step).min(part.cols.end);
         for p in (0..k).step_by(depth_step) {
             let depth = depth_step.min(k - p);
-            let padded = depth.next_multiple_of(engine.grain);
             for i in part.rows.clone().step_by(row_step) {
                 let rows = row_step.min(part.rows.end - i);
-                let tiles = rows.div_ceil(engine.tile_rows);
-                // Tile `t` of a block has rows `edge(t)..edge(t + 1)`: heights differ by at most one.
-                let edge = |t: usize| rows * t / tiles;
-                for t in 0..tiles {
-                    let (top, height) = (edge(t), edge(t + 1) - edge(t));
-                    // SAFETY: rows `i + top ..` and columns `p ..` lie inside A; a block is at most
-                    // `block_rows × block_depth` values, which ends before the panels.
-                    unsafe {
-                        let source = Source {
-                            at: a.add((i + top) * k + p),
-                            stride: k,
-                            rows: height,
-                            cols: depth,
-                        };
-                        (engine.pack_a)(&source, block.add(top * padded));
-                    }
+                let block = Block {
+                    at: arena.cast::<T>(),
+                    rows,
+                    tiles: rows.div_ceil(engine.tile_rows),
+                    padded: depth.next_multiple_of(engine.grain),
+                };
+                let source = |at, stride, rows, cols| Source {
+                    at,
+                    stride,
+                    rows,
+                    cols,
+                };
+                // SAFETY: rows `i ..` and columns `p ..` lie inside A, rows `p ..` and the columns inside B; a block
+                // is at most `block_rows × block_depth` values, which ends before the panels, and
+                // those of `BLOCK_COLS` columns fit the arena. The rows and columns of C are this thread's.
+                unsafe {
+                    block.pack(engine, &source(a.add(i * k + p), k, rows, depth));
+                    let right = source(b.add(p * n + left), n, depth, cols.len());
+                    // Panels are packed while the first block of A passes, and kept for the others.
+                    let packed = i > part.rows.start;
+                    let out = c.add(i * n + left);
+                    pass(engine, block, &right, panels, packed, out, p > 0);
                 }
-                for j in cols.clone().step_by(engine.tile_cols) {
-                    let wide = engine.tile_cols.min(cols.end - j);
-                    // Panels are packed while the first block of A passes, just before use.
-                    let first = i == part.rows.start;
-                    let panel = panels.wrapping_add((j - left) * padded);
-                    if first {
-                        // SAFETY: rows `p ..` and columns `j ..` lie inside B; the panels of a block
-                        // of columns fit the arena.
-                        unsafe {
-                            let source = Source {
-                                at: b.add(p * n + j),
-                                stride: n,
-                                rows: depth,
-                                cols: wide,
-                            };
-                            (engine.pack_b)(&source, panel);
-                        }
-                    }
-                    let (ahead, ahead_stride) = if first {
-                        (b.wrapping_add(p * n + j + wide), n)
-                    } else {
-                        let next = panel.wrapping_add(engine.tile_cols * padded);
-                        (next.cast_const(), engine.tile_cols)
-                    };
-                    for t in 0..tiles {
-                        if j + wide < cols.end {
-                            let rows = depth * t / tiles..depth * (t + 1) / tiles;
-                            prefetch(ahead, ahead_stride, rows, engine.tile_cols);
-                        }
-                        // SAFETY: the tile lies inside this thread's rectangle of C, and both panels
-                        // were packed above.
-                        unsafe {
-                            (engine.tile)(&Tile {
-                                depth: padded,
-                                a: block.add(edge(t) * padded),
-                                b: panel,
-                                c: c.add((i + edge(t)) * n + j),
-                                c_stride: n,
-                                rows: edge(t + 1) - edge(t),
-                                cols: wide,
-                                accumulate: p > 0,
-                            });
-                        }
-                    }
-                }
+            }
+        }
+    }
+}
+
+/// Multiplies a packed block of A by `right`, rows of B as deep as the block, into `out`, which has B's
+/// stride: panel by panel, each packed just before use unless all are `packed`.
+///
+/// # Safety
+/// As [`rectangle`]: all of `right` is readable, `panels` holds its panels, `out` is exclusively owned.
+unsafe fn pass<T>(
+    engine: &Engine<T>,
+    block: Block<T>,
+    right: &Source<T>,
+    panels: *mut T,
+    packed: bool,
+    out: *mut f32,
+    accumulate: bool,
+) {
+    let depth = right.rows;
+    for j in (0..right.cols).step_by(engine.tile_cols) {
+        let cols = engine.tile_cols.min(right.cols - j);
+        let panel = panels.wrapping_add(j * block.padded);
+        if !packed {
+            let source = Source {
+                at: right.at.wrapping_add(j),
+                cols,
+                ..*right
+            };
+            // SAFETY: the caller's promise.
+            unsafe { (engine.pack_b)(&source, panel) };
+        }
+        let next = panel.wrapping_add(engine.tile_cols * block.padded);
+        let (ahead, ahead_stride) = if packed {
+            (next.cast_const(), engine.tile_cols)
+        } else {
+            (right.at.wrapping_add(j + cols), right.stride)
+        };
+        for t in 0..block.tiles {
+            if j + cols < right.cols {
+                let rows = depth * t / block.tiles..depth * (t + 1) / block.tiles;
+                prefetch(ahead, ahead_stride, rows, engine.tile_cols);
+            }
+            // SAFETY: the tile lies inside `out`, and both panels are packed.
+            unsafe {
+                (engine.tile)(&Tile {
+                    depth: block.padded,
+                    a: block.panel(t),
+                    b: panel,
+                    c: out.add(block.edge(t) * right.stride + j),
+                    c_stride: right.stride,
+                    rows: block.edge(t + 1) - block.edge(t),
+                    cols,
+                    accumulate,
+                });
             }
         }
     }

@@ -2,16 +2,13 @@
 
 use crate::audit;
 use crate::collective::exact::{digest, expected_digest, fill_exact, first_mismatch};
-use crate::collective::{Collective, CollectiveError};
+use crate::collective::{Collective, CollectiveError, FORMING, LEAST_PATIENCE};
 use crate::timer::now_ns;
 use crate::work::{Span, Work};
 use hallmark_profiles::workload::{AuditSeed, StepSpec};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-/// A rank that waits longer for others gives its group up.
-const PATIENCE: Duration = Duration::from_millis(3_500);
 
 /// What the reducing thread is asked to do.
 pub enum Ask {
@@ -26,6 +23,7 @@ pub enum Ask {
     Regroup {
         generation: u32,
         members: Vec<u32>,
+        patience: Duration,
     },
 }
 
@@ -58,6 +56,7 @@ impl Reducer {
                 seed,
                 audits,
                 share,
+                patience: LEAST_PATIENCE,
                 step: Reduced::default(),
             };
             rank.fill_all();
@@ -106,6 +105,8 @@ struct Rank {
     seed: u64,
     audits: AuditSeed,
     share: f64,
+    /// A rank that waits longer for others gives its group up.
+    patience: Duration,
     step: Reduced,
 }
 
@@ -145,9 +146,12 @@ impl Rank {
             Ask::Regroup {
                 generation,
                 members,
+                patience,
             } => {
                 self.step = Reduced::default();
-                if let Err(error) = self.collective.regroup(generation, &members, PATIENCE * 3) {
+                self.patience = patience;
+                let formed = self.collective.regroup(generation, &members, FORMING);
+                if let Err(error) = formed {
                     self.fail(&error);
                 }
                 Some(std::mem::take(&mut self.step))
@@ -175,7 +179,7 @@ impl Rank {
             let (seed, rank) = (self.seed, self.collective.rank());
             fill_exact(self.collective.input(bucket)?, seed, rank, seq);
         }
-        let reduced = self.collective.all_reduce(bucket, PATIENCE)?;
+        let reduced = self.collective.all_reduce(bucket, self.patience)?;
         self.step.skew_ns += reduced.waited_ns();
         self.step.spans.push(Span {
             work: Work::AllReduce,
@@ -225,7 +229,7 @@ impl Rank {
         if let Some(vote) = self.collective.input(bucket)?.first_mut() {
             *vote = f32::from(u8::from(stop));
         }
-        let reduced = self.collective.all_reduce(bucket, PATIENCE)?;
+        let reduced = self.collective.all_reduce(bucket, self.patience)?;
         self.step.skew_ns += reduced.waited_ns();
         let votes = self
             .collective

@@ -24,7 +24,7 @@ use std::time::Duration;
 enum Order {
     Step(Submission),
     SelfTest,
-    Regroup(u32, Vec<u32>),
+    Regroup(u32, Vec<u32>, Duration),
 }
 
 enum Answer {
@@ -143,8 +143,13 @@ impl PreparedStep for CpuStep {
         }
     }
 
-    fn regroup(&mut self, generation: u32, members: &[u32]) -> Result<(), KernelError> {
-        self.ask(Order::Regroup(generation, members.to_vec()))?;
+    fn regroup(
+        &mut self,
+        generation: u32,
+        members: &[u32],
+        patience: Duration,
+    ) -> Result<(), KernelError> {
+        self.ask(Order::Regroup(generation, members.to_vec(), patience))?;
         match self.answers.recv() {
             Ok(Ok(Answer::Regrouped(None))) => Ok(()),
             Ok(Ok(Answer::Regrouped(Some(what)))) => Err(KernelError::Device {
@@ -264,16 +269,19 @@ impl Machine {
         match ask {
             Order::Step(submission) => Ok(Answer::Done(Box::new(self.step(submission)?))),
             Order::SelfTest => Ok(Answer::SelfTest(self.self_test()?)),
-            Order::Regroup(generation, members) => Ok(Answer::Regrouped(match &self.reducer {
-                Some(reducer) => {
-                    reducer.ask(Ask::Regroup {
-                        generation,
-                        members,
-                    });
-                    reducer.answer().fault.map(|(why, _)| why)
-                }
-                None => None,
-            })),
+            Order::Regroup(generation, members, patience) => {
+                Ok(Answer::Regrouped(match &self.reducer {
+                    Some(reducer) => {
+                        reducer.ask(Ask::Regroup {
+                            generation,
+                            members,
+                            patience,
+                        });
+                        reducer.answer().fault.map(|(why, _)| why)
+                    }
+                    None => None,
+                }))
+            }
         }
     }
 

@@ -7,7 +7,7 @@
 
 use super::course::{Course, Ready};
 use super::rig::{Into, Rig};
-use crate::collective::{Collective, CollectiveError, exact};
+use crate::collective::{Collective, CollectiveError, FORMING, LEAST_PATIENCE, exact};
 use crate::error::KernelError;
 use crate::timer::now_ns;
 use crate::work::{Span, Work};
@@ -15,8 +15,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-/// Longest wait for the other ranks: one that needs longer gives its group up.
-const PEER_LIMIT: Duration = Duration::from_millis(3_500);
 /// Longest wait for the device to reach a bucket.
 const DEVICE_LIMIT: Duration = Duration::from_secs(120);
 
@@ -53,7 +51,7 @@ impl From<CollectiveError> for Broken {
 
 enum Order {
     Step(Arc<Course>, usize),
-    Regroup(u32, Vec<u32>),
+    Regroup(u32, Vec<u32>, Duration),
 }
 
 enum Reply {
@@ -76,6 +74,7 @@ impl Feeder {
         let worker = Worker {
             rig,
             collective,
+            patience: LEAST_PATIENCE,
             broken: None,
         };
         std::thread::Builder::new()
@@ -106,9 +105,14 @@ impl Feeder {
         }
     }
 
-    pub fn regroup(&self, generation: u32, members: &[u32]) -> Result<(), KernelError> {
-        self.order(Order::Regroup(generation, members.to_vec()))?;
-        match self.replies.recv_timeout(PEER_LIMIT * 4) {
+    pub fn regroup(
+        &self,
+        generation: u32,
+        members: &[u32],
+        patience: Duration,
+    ) -> Result<(), KernelError> {
+        self.order(Order::Regroup(generation, members.to_vec(), patience))?;
+        match self.replies.recv_timeout(FORMING + LEAST_PATIENCE) {
             Ok(Reply::Regrouped(done)) => done,
             Ok(Reply::Step(_)) | Err(_) => Err(self.ended()),
         }
@@ -129,6 +133,7 @@ impl Feeder {
 struct Worker {
     rig: Arc<Rig>,
     collective: Box<dyn Collective>,
+    patience: Duration,
     broken: Option<Broken>,
 }
 
@@ -142,7 +147,8 @@ impl Worker {
                     Some(error) => Err(error),
                     None => self.step(&course, slot),
                 }),
-                Order::Regroup(generation, members) => {
+                Order::Regroup(generation, members, patience) => {
+                    self.patience = patience;
                     Reply::Regrouped(self.regroup(generation, &members))
                 }
             };
@@ -153,8 +159,7 @@ impl Worker {
     }
 
     fn regroup(&mut self, generation: u32, members: &[u32]) -> Result<(), KernelError> {
-        self.collective
-            .regroup(generation, members, PEER_LIMIT * 3)?;
+        self.collective.regroup(generation, members, FORMING)?;
         self.broken = None;
         Ok(())
     }
@@ -207,7 +212,7 @@ impl Worker {
         let from = unsafe { bucket.down.bytes() };
         let length = into.len().min(from.len());
         into[..length].copy_from_slice(&from[..length]);
-        match self.collective.all_reduce(ready.bucket, PEER_LIMIT) {
+        match self.collective.all_reduce(ready.bucket, self.patience) {
             Ok(done) => fed.arrival_skew_ns += done.waited_ns(),
             Err(error) => {
                 self.broken = Some(error.into());
@@ -244,7 +249,7 @@ impl Worker {
         if let Some(vote) = self.collective.input(bucket)?.first_mut() {
             *vote = f32::from(u8::from(stop));
         }
-        let done = self.collective.all_reduce(bucket, PEER_LIMIT)?;
+        let done = self.collective.all_reduce(bucket, self.patience)?;
         fed.arrival_skew_ns += done.waited_ns();
         let votes = self.collective.output(bucket)?.first();
         fed.stop_votes = votes.map_or(0, |v| *v as u32);

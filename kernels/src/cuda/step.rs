@@ -297,12 +297,17 @@ impl PreparedStep for Step {
         })
     }
 
-    fn regroup(&mut self, generation: u32, members: &[u32]) -> Result<(), KernelError> {
+    fn regroup(
+        &mut self,
+        generation: u32,
+        members: &[u32],
+        patience: Duration,
+    ) -> Result<(), KernelError> {
         if !self.flights.is_empty() {
             return Err(self.refuse("regrouping needs an idle device; retire every step first"));
         }
         match &self.feeder {
-            Some(feeder) => feeder.regroup(generation, members),
+            Some(feeder) => feeder.regroup(generation, members, patience),
             None => Ok(()),
         }
     }

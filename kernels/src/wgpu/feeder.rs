@@ -7,7 +7,7 @@
 
 use super::encode::{Launch, Part, Ready};
 use super::gpu::Gpu;
-use crate::collective::{Collective, CollectiveError, exact};
+use crate::collective::{Collective, CollectiveError, FORMING, LEAST_PATIENCE, exact};
 use crate::error::KernelError;
 use crate::timer::now_ns;
 use crate::work::{Span, Work};
@@ -18,8 +18,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
-/// Longest wait for the other ranks: one that needs longer gives its group up.
-const PEER_LIMIT: Duration = Duration::from_millis(3_500);
 /// Longest wait for the device to reach a bucket.
 const DEVICE_LIMIT: Duration = Duration::from_secs(120);
 
@@ -60,7 +58,7 @@ impl From<CollectiveError> for Broken {
 
 enum Order {
     Step(Box<Launch>),
-    Regroup(u32, Vec<u32>),
+    Regroup(u32, Vec<u32>, Duration),
 }
 
 enum Reply {
@@ -90,6 +88,7 @@ impl Feeder {
             seed: spec.seed,
             buckets,
             collective,
+            patience: LEAST_PATIENCE,
             broken: None,
         };
         std::thread::Builder::new()
@@ -120,9 +119,14 @@ impl Feeder {
         }
     }
 
-    pub fn regroup(&self, generation: u32, members: &[u32]) -> Result<(), KernelError> {
-        self.order(Order::Regroup(generation, members.to_vec()))?;
-        match self.replies.recv_timeout(PEER_LIMIT * 4) {
+    pub fn regroup(
+        &self,
+        generation: u32,
+        members: &[u32],
+        patience: Duration,
+    ) -> Result<(), KernelError> {
+        self.order(Order::Regroup(generation, members.to_vec(), patience))?;
+        match self.replies.recv_timeout(FORMING + LEAST_PATIENCE) {
             Ok(Reply::Regrouped(done)) => done,
             Ok(Reply::Step(_)) | Err(_) => Err(self.ended()),
         }
@@ -153,6 +157,7 @@ struct Worker {
     seed: u64,
     buckets: Vec<Lane>,
     collective: Box<dyn Collective>,
+    patience: Duration,
     broken: Option<Broken>,
 }
 
@@ -161,7 +166,8 @@ impl Worker {
         while let Ok(order) = inbox.recv() {
             let reply = match order {
                 Order::Step(launch) => Reply::Step(self.step(*launch)),
-                Order::Regroup(generation, members) => {
+                Order::Regroup(generation, members, patience) => {
+                    self.patience = patience;
                     Reply::Regrouped(self.regroup(generation, &members))
                 }
             };
@@ -172,8 +178,7 @@ impl Worker {
     }
 
     fn regroup(&mut self, generation: u32, members: &[u32]) -> Result<(), KernelError> {
-        self.collective
-            .regroup(generation, members, PEER_LIMIT * 3)?;
+        self.collective.regroup(generation, members, FORMING)?;
         self.broken = None;
         Ok(())
     }
@@ -217,7 +222,7 @@ impl Worker {
         self.gpu.read(down, DEVICE_LIMIT, |from| {
             bytemuck::cast_slice_mut::<f32, u8>(input).copy_from_slice(&from[..bytes as usize]);
         })?;
-        match self.collective.all_reduce(ready.bucket, PEER_LIMIT) {
+        match self.collective.all_reduce(ready.bucket, self.patience) {
             Ok(done) => fed.arrival_skew_ns += done.waited_ns(),
             Err(error) => {
                 self.broken = Some(error.into());
@@ -251,7 +256,7 @@ impl Worker {
         if let Some(vote) = self.collective.input(bucket)?.first_mut() {
             *vote = f32::from(u8::from(stop));
         }
-        let done = self.collective.all_reduce(bucket, PEER_LIMIT)?;
+        let done = self.collective.all_reduce(bucket, self.patience)?;
         fed.arrival_skew_ns += done.waited_ns();
         let votes = self.collective.output(bucket)?.first();
         fed.stop_votes = votes.map_or(0, |v| *v as u32);

@@ -5,8 +5,8 @@ use super::pipelines::{self, Kernel, Kernels, Source, Variant};
 use super::{Options, Wgpu, adapter, encode};
 use crate::audit::{self, Stream};
 use crate::backend::{Backend, Device, PreparedStep};
-use crate::collective::exact;
 use crate::collective::host::{HostCollective, Region};
+use crate::collective::{LEAST_PATIENCE, exact};
 use crate::error::KernelError;
 use crate::reference::{agree, matmul_f64};
 use crate::timer::{Timer, now_ns};
@@ -496,7 +496,7 @@ fn a_rank_left_alone_says_whom_it_missed_and_goes_on_after_regrouping() {
     assert!(done.collective_fault.is_some());
     assert!(done.spans.iter().all(|s| s.work != Work::AllReduce));
     assert_eq!(done.gemms, 1);
-    step.regroup(2, &[0]).unwrap();
+    step.regroup(2, &[0], LEAST_PATIENCE).unwrap();
     step.submit(submission(1)).unwrap();
     let done = drain(step.as_mut()).remove(0);
     assert_eq!((done.collective_fault, done.mismatches), (None, Vec::new()));
