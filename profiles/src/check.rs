@@ -1,6 +1,7 @@
 //! What a profile must satisfy beyond its types: ranges, names, and criteria that can be measured.
 
 pub mod acceptance;
+mod datasheet;
 mod scope;
 mod statistic;
 
@@ -161,6 +162,19 @@ pub fn accepts(profile: &Profile, text: &str, origin: &str) -> Result<(), Profil
     let c = Checker { text, origin };
     c.key(fault.is_none(), "accepts_site", || {
         fault.unwrap_or_default()
+    })
+}
+
+/// Checks that least rates can be meant, held against what the declared model is sold as.
+///
+/// # Errors
+/// [`ProfileError::Syntax`] at the first criterion that cannot.
+pub fn believable(profile: &Profile, text: &str, origin: &str) -> Result<(), ProfileError> {
+    let c = Checker { text, origin };
+    let faults = profile.criteria.iter().enumerate();
+    let mut faults = faults.filter_map(|(i, k)| Some((i, datasheet::fault(profile, k)?)));
+    faults.next().map_or(Ok(()), |(i, what)| {
+        c.require(false, line_of(text, "[[criterion]]", i), || what)
     })
 }
 

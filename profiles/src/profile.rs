@@ -289,6 +289,7 @@ pub fn load(name: &str) -> Result<Loaded, ProfileError> {
 pub fn parse(text: &str, origin: &str) -> Result<Loaded, ProfileError> {
     let loaded = read(text, origin)?;
     crate::check::accepts(&loaded.profile, text, origin)?;
+    crate::check::believable(&loaded.profile, text, origin)?;
     Ok(loaded)
 }
 
@@ -298,7 +299,8 @@ pub fn parse(text: &str, origin: &str) -> Result<Loaded, ProfileError> {
 /// As [`parse`].
 pub fn recall(text: &str, origin: &str) -> Result<Loaded, ProfileError> {
     let mut loaded = read(text, origin)?;
-    loaded.profile.accepts_site &= crate::check::acceptance::fault(&loaded.profile).is_none();
+    loaded.profile.accepts_site &= crate::check::acceptance::fault(&loaded.profile).is_none()
+        && crate::check::believable(&loaded.profile, text, origin).is_ok();
     Ok(loaded)
 }
 

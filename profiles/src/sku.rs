@@ -19,7 +19,7 @@ use crate::workload::Dtype;
 mod file;
 
 /// Where a reference may lie, as a share of its datasheet figure.
-const BAND: RangeInclusive<f64> = 0.40..=1.00;
+pub(crate) const BAND: RangeInclusive<f64> = 0.40..=1.00;
 
 const BUILT_IN: [(&str, &str); 7] = [
     ("skus/a100.toml", include_str!("../skus/a100.toml")),
