@@ -2,6 +2,7 @@
 //!
 //! Pure but for [`store`]: no clock, no device, no network. A record can be judged on a machine it never saw.
 
+pub mod diagnosis;
 pub mod frame;
 pub mod plan;
 pub mod report;
