@@ -8,10 +8,12 @@
 pub mod window;
 
 use crate::frame::{
-    Closed, Event, Frame, Kin, Opened, Samples, SeriesKind, StepRow, Steps, Table, What,
+    Closed, Event, Frame, Kin, Opened, Samples, Series, SeriesKind, StepRow, Steps, Table, What,
 };
 use crate::plan::SegmentKind;
+use crate::stats::reading::{Echo, Held};
 use crate::trace::{Trace, WorkTrace};
+use hallmark_profiles::metric::Metric;
 use hallmark_profiles::profile::Profile;
 use std::ops::Range;
 use window::{SeriesWindow, Window};
@@ -28,6 +30,8 @@ pub struct Standing {
     windows: Vec<Window>,
     /// Who makes up the group from which time on.
     members: Vec<(u64, Vec<u32>)>,
+    /// Time of whole all-reduces for each byte of payload, s/B.
+    reducing: Trace,
     events: Vec<Event>,
     closed: Option<Closed>,
     last_ns: u64,
@@ -42,6 +46,10 @@ pub struct TableRun {
     pub latest: Vec<f64>,
     /// Each series over the whole run, outside the segments too.
     pub whole: Vec<SeriesWindow>,
+    /// How long each reading stayed at one value.
+    pub held: Vec<Held>,
+    /// Of powers: whether a stretch of readings came again.
+    pub echoes: Vec<Option<Echo>>,
     first_ns: Option<u64>,
     /// Time of the latest value of each series; a read that gave none does not count.
     pub valued_ns: Vec<Option<u64>>,
@@ -54,6 +62,11 @@ pub struct DeviceRun {
     pub work: WorkTrace,
     /// Bytes read and written by copy and triad.
     pub memory: WorkTrace,
+    /// Time in matmuls, and in copy and triad, ns, spread over their steps.
+    pub computing: WorkTrace,
+    pub moving: WorkTrace,
+    /// Time of each step that is in no kernel and no all-reduce, from its due time on, s.
+    pub outside: Trace,
     pub steps: u64,
     pub last_end_ns: u64,
     pub audited: u64,
@@ -117,6 +130,7 @@ impl Standing {
             profile,
             tables: Vec::new(),
             windows: Vec::new(),
+            reducing: Trace::new(TRACE_BIN_NS),
             events: Vec::new(),
             closed: None,
             last_ns: 0,
@@ -174,6 +188,8 @@ impl Standing {
                 .iter()
                 .map(|_| SeriesWindow::whole(table.period_ns))
                 .collect(),
+            held: vec![Held::default(); table.series.len()],
+            echoes: table.series.iter().map(echo).collect(),
             first_ns: None,
             valued_ns: vec![None; table.series.len()],
             last_ns: None,
@@ -204,6 +220,9 @@ impl Standing {
                 let first_ns = run.first_ns.unwrap_or(0);
                 for (&at_ns, &value) in at_ns.iter().zip(values) {
                     run.whole[column].push(kind, first_ns, at_ns, value);
+                }
+                if kind == SeriesKind::Gauge {
+                    readings(run, column, at_ns, values);
                 }
                 run.valued_ns[column] = run.whole[column].last().map(|(at, _)| at);
                 if let Some(window) = window.and_then(|w| self.windows.get_mut(w)) {
@@ -264,7 +283,10 @@ impl Standing {
             match window.filter(|_| op.end_ns >= op.start_ns) {
                 Some(window) => {
                     let members = members_at(&self.members, op.end_ns);
-                    window.op(steps.device, op, members);
+                    let done = window.op(steps.device, op, members);
+                    if let Some((end_ns, per_byte)) = done {
+                        self.reducing.push(end_ns, per_byte);
+                    }
                 }
                 None => self.oddities += 1,
             }
@@ -426,13 +448,18 @@ impl Standing {
         self.oddities
     }
 
+    /// Time of whole all-reduces for each byte of payload, s/B.
+    pub fn reducing(&self) -> &Trace {
+        &self.reducing
+    }
+
     /// Devices that still take part at `at_ns`.
     pub fn members_at(&self, at_ns: u64) -> &[u32] {
         members_at(&self.members, at_ns)
     }
 
     /// Latest finite value of a gauge of a device, for the live view.
-    pub fn latest(&self, device: u32, metric: hallmark_profiles::metric::Metric) -> Option<f64> {
+    pub fn latest(&self, device: u32, metric: Metric) -> Option<f64> {
         let tables = self
             .tables
             .iter()
@@ -441,6 +468,24 @@ impl Standing {
             .flat_map(|t| t.table.series.iter().zip(&t.latest))
             .find(|(s, v)| s.metric == metric && s.kind != SeriesKind::Counter && v.is_finite())
             .map(|(_, v)| *v)
+    }
+}
+
+/// Powers are noisy enough that none of their stretches comes again by itself.
+fn echo(series: &Series) -> Option<Echo> {
+    let is_power = matches!(series.metric, Metric::PowerDraw | Metric::PowerInstant);
+    is_power.then(Echo::default)
+}
+
+/// What readings say of their sensor.
+fn readings(run: &mut TableRun, column: usize, at_ns: &[u64], values: &[f64]) {
+    for (&at_ns, &value) in at_ns.iter().zip(values) {
+        run.held[column].push(at_ns, value);
+    }
+    if let Some(echo) = &mut run.echoes[column] {
+        for (&at_ns, &value) in at_ns.iter().zip(values) {
+            echo.push(at_ns, value);
+        }
     }
 }
 
@@ -471,6 +516,16 @@ impl DeviceRun {
         self.work.push(row.start_ns, row.end_ns, row.flop);
         let moved = row.memory_bytes as f64;
         self.memory.push(row.start_ns, row.end_ns, moved);
+        let (computing, moving) = (row.compute_ns as f64, row.memory_ns as f64);
+        self.computing.push(row.start_ns, row.end_ns, computing);
+        self.moving.push(row.start_ns, row.end_ns, moving);
+        let others = row
+            .reduce_ns
+            .saturating_add(row.optimizer_ns.max(row.memory_ns));
+        let kernels = row.compute_ns.saturating_add(others);
+        let whole = row.end_ns.saturating_sub(row.due_ns.min(row.start_ns));
+        self.outside
+            .push(row.end_ns, whole.saturating_sub(kernels) as f64 / 1e9);
         self.steps += 1;
         self.last_end_ns = self.last_end_ns.max(row.end_ns);
         self.audited += u64::from(row.audited);
@@ -483,6 +538,9 @@ impl DeviceRun {
         Self {
             work: WorkTrace::new(TRACE_BIN_NS),
             memory: WorkTrace::new(TRACE_BIN_NS),
+            computing: WorkTrace::new(TRACE_BIN_NS),
+            moving: WorkTrace::new(TRACE_BIN_NS),
+            outside: Trace::new(TRACE_BIN_NS),
             steps: 0,
             last_end_ns: 0,
             audited: 0,

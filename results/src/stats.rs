@@ -12,14 +12,20 @@
 
 pub mod blocks;
 pub mod bootstrap;
+pub mod change;
 pub mod dependence;
 pub mod distribution;
 pub mod interval;
+pub mod lag;
 pub mod law;
 pub mod multiplicity;
 pub mod outlier;
 pub mod quantile;
+pub mod reading;
+pub mod regression;
+pub mod spectrum;
 pub mod steady;
+pub mod thermal;
 pub mod trend;
 
 /// Whether `confidence` can be the confidence of one side: at least a half, below certainty.

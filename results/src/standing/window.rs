@@ -220,8 +220,9 @@ impl Window {
         }
     }
 
-    pub(super) fn op(&mut self, device: u32, op: &OpRow, members: &[u32]) {
-        self.group.op(device, op, members.len());
+    /// End and time for each byte, s/B, of an operation that all ranks have now told.
+    pub(super) fn op(&mut self, device: u32, op: &OpRow, members: &[u32]) -> Option<(u64, f64)> {
+        self.group.op(device, op, members.len())
     }
 }
 
@@ -293,7 +294,8 @@ impl GroupWindow {
     }
 
     /// All ranks report the same operation; it is one, as long as from the first start to the last end.
-    fn op(&mut self, device: u32, op: &OpRow, members: usize) {
+    fn op(&mut self, device: u32, op: &OpRow, members: usize) -> Option<(u64, f64)> {
+        let mut whole = None;
         let cursor = self.cursors.entry(device).or_insert((op.seq, 0));
         if cursor.0 != op.seq {
             *cursor = (op.seq, 0);
@@ -318,12 +320,15 @@ impl GroupWindow {
         {
             let times = self.ops.entry(done.bytes);
             let times = times.or_insert_with(|| Gathered::new(SECONDS));
-            times.record(seconds(done.end_ns.saturating_sub(done.start_ns)));
+            let took = seconds(done.end_ns.saturating_sub(done.start_ns));
+            times.record(took);
+            whole = (done.bytes > 0).then(|| (done.end_ns, took / done.bytes as f64));
         }
         if self.open_ops.len() > OPEN_STEPS {
             self.open_ops.pop_first();
             self.incomplete += 1;
         }
+        whole
     }
 
     fn push(&mut self, row: &StepRow, members: usize) {
