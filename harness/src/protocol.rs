@@ -25,6 +25,9 @@ pub enum ToWorker {
         epoch_ns: u64,
         /// Measure a rate with a few small matmuls, for a profile that fits its step to the device.
         probe: bool,
+        /// Test nearly all free memory by patterns first.
+        #[serde(default)]
+        memory_test: bool,
     },
     /// Prepare all steps of the plan and run the self-test. The group is formed by the first [`Self::Regroup`].
     Prepare {
@@ -80,6 +83,9 @@ pub enum FromWorker {
         free_bytes: u64,
         /// FLOP/s of the probe, if one was asked for.
         probe: Option<f64>,
+        /// Wrong words of the test of free memory.
+        #[serde(default)]
+        memory_faults: Vec<String>,
     },
     Prepared {
         self_test_passed: bool,

@@ -23,6 +23,8 @@ use std::sync::mpsc::{
 };
 use std::time::Duration;
 
+mod memory;
+
 /// Rows are sent at least this often.
 const BATCH_NS: u64 = 200_000_000;
 /// Reports that wait for a run that does not listen, a quarter of an hour of them; the device then waits too,
@@ -183,6 +185,7 @@ impl Worker {
             info,
             epoch_ns,
             probe,
+            memory_test,
         }) = self.inbox.recv()
         else {
             return Ok(None);
@@ -194,15 +197,23 @@ impl Worker {
             WorkerError::Order(format!("this build has no engine `{}`", info.engine))
         })?;
         let mut open = engine.open(&info)?;
+        let memory = match memory_test {
+            true => Some(memory::test(open.as_mut())?),
+            false => None,
+        };
+        let (fact, memory_faults) = memory.map_or((None, Vec::new()), |m| (Some(m.fact), m.wrong));
         let probe = if probe {
             Some(rate(open.as_mut())?)
         } else {
             None
         };
+        let mut info = open.info().clone();
+        info.facts.extend(fact);
         self.say(FromWorker::Opened {
-            info: Box::new(open.info().clone()),
+            info: Box::new(info),
             free_bytes: open.free_memory().0,
             probe,
+            memory_faults,
         });
         Ok(Some(open))
     }

@@ -69,12 +69,16 @@ pub enum Reference {
     Absolute,
     /// The SKU file's reference for this device and dtype; inconclusive where it has none.
     SkuReference,
+    /// The SKU file's datasheet figure for this device and dtype; inconclusive where it has none.
+    SkuDatasheet,
     /// The median of the other devices of the same SKU; inconclusive where there are none.
     PeerMedian,
     /// The median of the same place and window.
     OwnMedian,
     /// The median of the first tenth of the same place's window.
     FirstTenth,
+    /// The power limit that the device's driver enforced in the window; inconclusive where it is not known or moved.
+    PowerLimit,
 }
 
 /// Who has to act on a miss.

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// The profiles that come with hallmark: name and text.
-pub const BUILT_IN: [(&str, &str); 5] = [
+pub const BUILT_IN: [(&str, &str); 6] = [
     ("smoke", include_str!("../library/smoke.toml")),
     ("burn-in", include_str!("../library/burn-in.toml")),
     ("soak", include_str!("../library/soak.toml")),
@@ -28,6 +28,7 @@ pub const BUILT_IN: [(&str, &str); 5] = [
         "vendor-compare",
         include_str!("../library/vendor-compare.toml"),
     ),
+    ("burn", include_str!("../library/burn.toml")),
 ];
 
 /// A profile, checked.
@@ -70,6 +71,10 @@ pub struct Load {
     /// Size of each array of a `memory` phase's copy and triad.
     #[serde(default)]
     pub memory: Option<Size>,
+    /// Test nearly all free memory of each device by patterns before the load; a device without such a test, or on which
+    /// it did not come to its end, leaves the run inconclusive, and a wrong word is a wrong result.
+    #[serde(default)]
+    pub memory_test: bool,
     /// Scale model and matmul, in powers of two, so that one step takes about this long on the slowest device.
     /// Such a run compares with nothing but itself.
     #[serde(default)]
@@ -398,7 +403,7 @@ mod tests {
     fn an_unknown_profile_lists_the_known_ones() {
         let error = load("smok").unwrap_err().to_string();
         assert!(
-            error.contains("smoke, burn-in, soak, hall-acceptance, vendor-compare"),
+            error.contains("smoke, burn-in, soak, hall-acceptance, vendor-compare, burn"),
             "{error}"
         );
     }

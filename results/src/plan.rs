@@ -9,6 +9,11 @@ use hallmark_profiles::workload::{Dtype, Parts, StepSpec};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+/// Fact of a device whose free memory was tested over nearly all of it, and what that came to.
+pub const MEMORY_TESTED: &str = "memory_tested";
+/// Fact of a device whose free memory was to be tested and was not, or too little of it: why.
+pub const MEMORY_UNTESTED: &str = "memory_untested";
+
 /// Everything that is decided before the load starts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {

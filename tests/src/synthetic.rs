@@ -97,7 +97,12 @@ pub fn record(name: &str) -> Record {
 /// The profile cannot be planned for them.
 #[must_use]
 pub fn of(loaded: &Loaded, devices: usize) -> Record {
-    let infos: Vec<_> = (0..devices).map(info).collect();
+    let tested = || ("memory_tested".to_owned(), "all of it, invented".to_owned());
+    let asked = loaded.profile.load.memory_test;
+    let mut infos: Vec<_> = (0..devices).map(info).collect();
+    for info in infos.iter_mut().filter(|_| asked) {
+        info.facts.push(tested());
+    }
     let settings = Settings {
         node: "node-1".to_owned(),
         expect_devices: Some(devices as u32),

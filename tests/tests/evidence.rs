@@ -7,6 +7,8 @@
     reason = "a test, and what it is built of, fails by a panic"
 )]
 
+#[path = "evidence/burn.rs"]
+mod burn;
 #[path = "evidence/impossible.rs"]
 mod impossible;
 #[path = "evidence/missing.rs"]

@@ -215,7 +215,7 @@ fn an_unknown_profile_device_format_or_command_lists_those_that_are_known() {
     for (arguments, wanted) in [
         (
             vec!["run", "smok"],
-            "unknown profile `smok`; built in: smoke, burn-in, soak, hall-acceptance, vendor-compare; or give the path of a .toml file",
+            "unknown profile `smok`; built in: smoke, burn-in, soak, hall-acceptance, vendor-compare, burn; or give the path of a .toml file",
         ),
         (
             vec!["profiles", "show", "smok"],

@@ -13,7 +13,7 @@ use crate::sensors::{self, Layout, Sources};
 use crate::shell::fleet;
 use crate::shell::inbox::{self, Inlet};
 use crate::shell::pen::Pen;
-use crate::shell::real::{self, Crew, Stage};
+use crate::shell::real::{self, Asked, Crew, Stage};
 use crate::topology;
 use crate::view::{View, json::Json, live::Live, plain::Plain};
 use hallmark_kernels::device::{Absent, DeviceInfo};
@@ -55,7 +55,10 @@ pub fn run(args: &Run) -> Result<Exit, Failure> {
     let mut crew = real::muster(
         &devices,
         clock,
-        loaded.profile.load.fit_step.is_some(),
+        Asked {
+            probe: loaded.profile.load.fit_step.is_some(),
+            memory_test: loaded.profile.load.memory_test,
+        },
         signals,
     )?;
     settings.probe = crew.probes.iter().flatten().copied().reduce(f64::min);
@@ -141,7 +144,7 @@ pub fn resume(args: &Resume) -> Result<Exit, Failure> {
     let since_start = clock::since_utc_ns(&standing.opened().utc_start);
     let now_ns = since_start.unwrap_or(last_ns).max(last_ns);
     let clock = RunClock::resume(now_ns);
-    let mut crew = real::muster(&devices, clock, false, signals)?;
+    let mut crew = real::muster(&devices, clock, Asked::default(), signals)?;
     view.note("preparing steps and testing the audit");
     let prepared = crew.prepare(&plan, clock)?;
     let pen = Pen::start(journal, crew.inputs.clone());

@@ -20,7 +20,7 @@ use hallmark_results::standing::Standing;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
-/// Longest wait for a device to open, and to prepare (which may compile shaders).
+/// Longest wait for a device to open, and to test its memory or prepare (which may compile shaders).
 const OPEN_NS: u64 = 60_000_000_000;
 const PREPARE_NS: u64 = 180_000_000_000;
 /// Longest wait for workers to end by themselves.
@@ -38,6 +38,8 @@ pub struct Crew {
     pub probes: Vec<Option<f64>>,
     /// Devices that did not come up, and why.
     pub missing: Vec<(u32, FaultKind, String)>,
+    /// Wrong words that a test of free memory found, by device.
+    pub memory_faults: Vec<(u32, String)>,
 }
 
 /// Variables that a driver reads when it starts: a software adapter keeps to its share of the cores.
@@ -48,6 +50,15 @@ fn environment(info: &DeviceInfo) -> Vec<(String, String)> {
     vec![("LP_NUM_THREADS".to_owned(), info.cores.len().to_string())]
 }
 
+/// What devices are asked when they are opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// A rate of small matmuls, for a profile that fits its step to the device.
+    pub probe: bool,
+    /// A test of free memory.
+    pub memory_test: bool,
+}
+
 /// Starts a worker for each device and opens them all.
 ///
 /// # Errors
@@ -55,7 +66,7 @@ fn environment(info: &DeviceInfo) -> Vec<(String, String)> {
 pub fn muster(
     devices: &[DeviceInfo],
     clock: RunClock,
-    probe: bool,
+    asked: Asked,
     channel: (Inlet, Receiver<Input>),
 ) -> Result<Crew, Failure> {
     let (inputs, inbox) = channel;
@@ -69,20 +80,35 @@ pub fn muster(
         opened: vec![None; devices.len()],
         probes: vec![None; devices.len()],
         missing: Vec::new(),
+        memory_faults: Vec::new(),
     };
     for (index, info) in devices.iter().enumerate() {
         let order = ToWorker::Open {
             device: index as u32,
             info: info.clone(),
             epoch_ns: clock.epoch_ns(),
-            probe,
+            probe: asked.probe,
+            memory_test: asked.memory_test,
         };
         crew.fleet.tell(index as u32, &order);
     }
-    crew.await_all(clock, OPEN_NS, "open", |crew, device, report| {
-        let FromWorker::Opened { info, probe, .. } = report else {
+    let patience_ns = if asked.memory_test {
+        PREPARE_NS
+    } else {
+        OPEN_NS
+    };
+    crew.await_all(clock, patience_ns, "open", |crew, device, report| {
+        let FromWorker::Opened {
+            info,
+            probe,
+            memory_faults,
+            ..
+        } = report
+        else {
             return false;
         };
+        let wrong = memory_faults.into_iter().map(|f| (device as u32, f));
+        crew.memory_faults.extend(wrong);
         crew.opened[device] = Some(*info);
         crew.probes[device] = probe;
         true
@@ -279,6 +305,10 @@ pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
     }
     for (device, passed, detail) in prepared.self_tests {
         let what = What::SelfTest { passed, detail };
+        first.extend(run.handle(Input::Event(what, Some(device)), clock.now_ns()));
+    }
+    for (device, detail) in std::mem::take(&mut crew.memory_faults) {
+        let what = What::Mismatch { detail };
         first.extend(run.handle(Input::Event(what, Some(device)), clock.now_ns()));
     }
     for (device, what) in events {

@@ -3,7 +3,7 @@
 //! A statistic that is not meaningful would not fail when judged: the window's only figure would stand for it, and a
 //! gate would pass that never looked. So it is refused when the profile is read.
 
-use crate::criterion::{Criterion, Reference, Statistic};
+use crate::criterion::{Criterion, Reference, Scope, Statistic};
 use crate::metric::Metric;
 
 /// How a metric's evidence comes, which decides what can be said of it.
@@ -122,6 +122,14 @@ pub(super) fn fault(criterion: &Criterion) -> Option<String> {
         Reference::FirstTenth if form != Form::Blocks => Some(format!(
             "criterion `{name}`: first_tenth is for rates of blocks, and {metric} is {what}"
         )),
+        Reference::PowerLimit
+            if !matches!(metric, Metric::PowerDraw | Metric::PowerInstant)
+                || criterion.scope != Scope::Gpu =>
+        {
+            Some(format!(
+                "criterion `{name}`: power_limit is a device's own; it is for power_draw and power_instant of scope gpu"
+            ))
+        }
         _ => None,
     }
 }
@@ -179,6 +187,10 @@ mod tests {
             assert!(error.contains("criterion `mine`"), "{metric}: {error}");
         }
         assert_eq!(refused("step_time", "p99", "own_median"), None);
+        let error = refused("temp_core", "mean", "power_limit").unwrap_or_default();
+        assert!(error.contains("it is for power_draw"), "{error}");
+        let error = refused("power_draw", "mean", "power_limit").unwrap_or_default();
+        assert!(error.contains("declare it"), "{error}");
         assert!(refused("step_time", "p99", "first_tenth").is_some());
     }
 }

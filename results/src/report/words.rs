@@ -235,9 +235,11 @@ pub fn stated_limit(criterion: &Criterion) -> String {
         match criterion.relative_to {
             Reference::Absolute => number,
             Reference::SkuReference => format!("{number} × SKU reference"),
+            Reference::SkuDatasheet => format!("{number} × datasheet"),
             Reference::PeerMedian => format!("{number} × peers’ median"),
             Reference::OwnMedian => format!("{number} × own median"),
             Reference::FirstTenth => format!("{number} × first tenth"),
+            Reference::PowerLimit => format!("{number} × enforced power limit"),
         }
     };
     let low = criterion.at_least.map(|q| format!("≥{NBSP}{}", said(q)));

@@ -3,7 +3,7 @@
 use super::Finding;
 use super::observe::settings;
 use crate::frame::{Ending, FaultKind, Provenance, What};
-use crate::plan::SegmentKind;
+use crate::plan::{MEMORY_TESTED, MEMORY_UNTESTED, PlannedDevice, SegmentKind};
 use crate::standing::Standing;
 use crate::standing::window::Window;
 use hallmark_profiles::criterion::{Criterion, Reference, Scope, Side, Statistic};
@@ -113,6 +113,7 @@ pub fn doubts(standing: &Standing) -> Vec<String> {
         }
     }
     doubts.extend(unsteady(standing));
+    doubts.extend(untested(standing));
     if resumes > 1 {
         doubts.push(format!(
             "the run was resumed {resumes} times; one is allowed"
@@ -125,6 +126,25 @@ pub fn doubts(standing: &Standing) -> Vec<String> {
         ));
     }
     doubts
+}
+
+/// Devices whose free memory was not tested, though the profile asks for it.
+fn untested(standing: &Standing) -> Option<String> {
+    if !standing.profile().load.memory_test {
+        return None;
+    }
+    let devices = &standing.opened().plan.devices;
+    let fact = |d: &PlannedDevice, key: &str| {
+        let found = d.facts.iter().find(|(k, _)| k == key);
+        found.map(|(_, value)| value.clone())
+    };
+    let bare = devices.iter().filter(|d| fact(d, MEMORY_TESTED).is_none());
+    let told = bare.map(|d| match fact(d, MEMORY_UNTESTED) {
+        Some(why) => format!("{} ({why})", d.id),
+        None => d.id.clone(),
+    });
+    let told = told.collect::<Vec<_>>().join(", ");
+    (!told.is_empty()).then(|| format!("free memory was not tested: {told}"))
 }
 
 /// Whether the run's ending tells this stop already.

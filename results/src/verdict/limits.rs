@@ -44,6 +44,18 @@ fn resolve(
             }
             _ => Err("there are too few blocks for a first tenth".to_owned()),
         },
+        Reference::PowerLimit => sight
+            .enforced
+            .clone()
+            .unwrap_or_else(|| Err("no device's power limit belongs to it".to_owned())),
+        Reference::SkuDatasheet => {
+            let metric = criterion.metric;
+            let device = sight.device.map(|d| d as usize);
+            let promised = device.and_then(|d| sku_datasheet(standing, d, metric));
+            promised.ok_or_else(|| {
+                format!("no datasheet's {metric} is known for this device and dtype")
+            })
+        }
         Reference::SkuReference => reference(standing, criterion.metric, sight.device),
     }
 }
@@ -120,10 +132,18 @@ pub fn sku_floor(standing: &Standing, metric: Metric) -> Option<f64> {
 
 /// The datasheet's peak of a device of this run, FLOP/s.
 pub fn sku_peak(standing: &Standing, device: usize) -> Option<f64> {
+    sku_datasheet(standing, device, Metric::MatmulRate)
+}
+
+/// What the datasheet of a device of this run says of a metric, in the metric's unit.
+pub fn sku_datasheet(standing: &Standing, device: usize, metric: Metric) -> Option<f64> {
     let plan = &standing.opened().plan;
     let sku = Skus::built_in()
         .ok()?
         .find(&plan.devices.get(device)?.name)?;
-    let of = Of::metric(Metric::MatmulRate).dtype(plan.dtype);
+    let mut of = Of::metric(metric);
+    if metric.spec().unit == Unit::FlopPerSecond {
+        of = of.dtype(plan.dtype);
+    }
     Some(sku.datasheet(&of)?.value)
 }

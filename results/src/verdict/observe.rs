@@ -12,11 +12,12 @@ use crate::stats::interval::{Events, Interval};
 use crate::stats::trend;
 use crate::verdict::judge::RUN_WIDE;
 use crate::verdict::{CONFIDENCE, limits};
-use hallmark_profiles::criterion::{Criterion, Scope};
+use hallmark_profiles::criterion::{Criterion, Reference, Scope};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::{Unit, human};
 
 mod energy;
+mod enforced;
 mod group;
 pub mod sensors;
 pub mod settings;
@@ -32,6 +33,8 @@ pub struct Sight<'a> {
     pub evidence: Evidence<'a>,
     /// Why the evidence, whatever it says, is too thin to pass; a miss may still be shown by it.
     pub thin: Option<String>,
+    /// The power limit that was enforced here, W, or why it cannot be said; only where the criterion compares with it.
+    pub enforced: Option<Result<f64, String>>,
 }
 
 impl<'a> Sight<'a> {
@@ -41,6 +44,7 @@ impl<'a> Sight<'a> {
             device,
             evidence,
             thin: None,
+            enforced: None,
         }
     }
 }
@@ -77,6 +81,9 @@ impl<'a> Scene<'a> {
     /// All places of the criterion's scope, and what weakens the evidence of all of them.
     pub fn sights(&self, criterion: &Criterion) -> Vec<Sight<'a>> {
         let mut sights = self.seen(criterion);
+        if criterion.relative_to == Reference::PowerLimit {
+            sights.iter_mut().for_each(|s| self.enforce(s));
+        }
         let oddities = self.standing.oddities();
         let why = if self.length() == 0 && !RUN_WIDE.contains(&criterion.metric) {
             Some("the phase has no length".to_owned())
@@ -117,12 +124,7 @@ impl<'a> Scene<'a> {
                 group(self.all_reduce(|bytes, n| bytes * 2.0 * (n - 1.0) / n))
             }
             Metric::AllreduceLatency => group(self.operations()),
-            Metric::HbmRate => self.devices(|s, d| {
-                gathered(
-                    &s.window.devices[d].memory_rate,
-                    "no copy or triad ran in this phase",
-                )
-            }),
+            Metric::HbmRate => self.memory_rates(),
             Metric::Duty => self.devices(|s, d| s.duty(d)),
             Metric::StepsCompleted => {
                 self.counts(criterion.scope, |s, d| s.standing.devices()[d].steps as f64)
@@ -348,6 +350,27 @@ impl<'a> Scene<'a> {
             let (median, peak) = (shown(median), shown(peak));
             format!("{id} did {median}, more than its datasheet's peak of {peak}: impossible")
         })
+    }
+
+    /// Rates of copy and triad; one beyond the datasheet came from a cache, or is no rate.
+    fn memory_rates(&self) -> Vec<Sight<'a>> {
+        let none = "no copy or triad ran in this phase";
+        let mut sights = self.devices(|s, d| gathered(&s.window.devices[d].memory_rate, none));
+        for (device, sight) in sights.iter_mut().enumerate() {
+            let peak = limits::sku_datasheet(self.standing, device, Metric::HbmRate);
+            let rates = self.window.devices[device].memory_rate.get();
+            let median = rates.and_then(|r| r.quantile(0.5));
+            if let (Some(peak), Some(median)) = (peak, median)
+                && median > peak
+            {
+                let shown = |v| human(v, Unit::BytePerSecond);
+                let (median, peak) = (shown(median), shown(peak));
+                sight.thin = Some(format!(
+                    "it moved {median}, more than its datasheet's {peak}: impossible"
+                ));
+            }
+        }
+        sights
     }
 
     fn drift(&self) -> Vec<Sight<'a>> {

@@ -156,7 +156,7 @@ fn step(record: &Record, index: usize, device: u32, seq: u64, span_ns: (u64, u64
         row.compute_ns = (length_ns as f64 * (0.8 + 0.004 * own)) as u64;
     }
     if segment.parts.memory {
-        row.memory_bytes = (2.9e12 * length_ns as f64 / 1e9) as u64;
+        row.memory_bytes = (3.1e12 * length_ns as f64 / 1e9) as u64;
         row.memory_ns = length_ns;
     }
     row

@@ -33,7 +33,8 @@ pub fn series(metric: Metric, devices: u32) -> Vec<Told> {
             .collect()
     };
     let (places, value, spread): (Vec<Place>, f64, f64) = match metric {
-        Metric::PowerDraw => (devices(), 680.0, 10.0),
+        Metric::PowerDraw => (devices(), 690.0, 10.0),
+        Metric::PowerLimit => (devices(), 700.0, 0.0),
         Metric::TempCore => (devices(), 62.0, 1.0),
         Metric::TempMemory => (devices(), 74.0, 1.0),
         Metric::ClockSm => (devices(), 1.7e9, 1e7),

@@ -25,6 +25,7 @@ impl Bad {
 pub fn bad(metric: Metric) -> Option<Bad> {
     Some(match metric {
         Metric::ThrottleFrac => Bad::Reads(0.2),
+        Metric::PowerDraw => Bad::Reads(620.0),
         Metric::Ecc | Metric::Xid | Metric::RowRemap => Bad::Jumps(1.0),
         Metric::NvlinkErr => Bad::Jumps(40.0),
         Metric::PcieReplay => Bad::Jumps(300.0),

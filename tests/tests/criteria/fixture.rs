@@ -102,6 +102,10 @@ impl Case {
                 row.start_ns += u64::from(d == 1) * (row.end_ns - row.start_ns) / 16;
                 true
             }),
+            Metric::HbmRate => good.steps(|_, _, row| {
+                row.memory_bytes /= 2;
+                true
+            }),
             Metric::AllreduceBusbw => good.operations(|_| 2.0),
             Metric::AllreduceLatency => match self.criterion.statistic {
                 Statistic::Quantile(q) if q > 0.995 => {
@@ -134,6 +138,7 @@ impl Case {
                 true
             }),
             Metric::Duty | Metric::StepTime => good.never_began(&self.phase),
+            Metric::HbmRate => good.named(1, "some other model"),
             Metric::IdleGap => {
                 let phase = self.phase.clone();
                 good.steps(move |m, d, _| m.phase != phase || d != 1)

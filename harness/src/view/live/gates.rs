@@ -88,9 +88,11 @@ fn stated(criterion: &Criterion) -> String {
     let of = match criterion.relative_to {
         Reference::Absolute => "",
         Reference::SkuReference => " × SKU reference",
+        Reference::SkuDatasheet => " × datasheet",
         Reference::PeerMedian => " × peers’ median",
         Reference::OwnMedian => " × own median",
         Reference::FirstTenth => " × first tenth",
+        Reference::PowerLimit => " × enforced power limit",
     };
     let said =
         |sign: char, q: Quantity| format!("{sign}{NBSP}{}{of}", trimmed(&human(q.value, q.unit)));
