@@ -6,6 +6,7 @@
 //! other devices goes on.
 
 mod awake;
+mod heat;
 mod intake;
 mod tally;
 mod warmup;
@@ -274,6 +275,8 @@ impl Run {
             }
             FromWorker::Resting { until_ns } => self.rest(device, until_ns, now_ns),
             FromWorker::Mismatch { at_ns, detail } => {
+                let heat = heat::at(&self.standing, device, at_ns);
+                let detail = format!("{detail}; {heat}");
                 self.event(at_ns, Some(device), What::Mismatch { detail });
             }
             FromWorker::Idle { .. } => worker.duty = Duty::Idle,

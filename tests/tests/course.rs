@@ -540,6 +540,46 @@ fn a_flood_of_wrong_results_is_counted_and_fills_neither_memory_nor_journal() {
         What::More { latest, .. } if latest.kin() == Some(Kin::Mismatch) => Some(latest.clone()),
         _ => None,
     });
-    let detail = format!("matmul {given} is wrong");
+    let detail = format!("matmul {given} is wrong; no sensor gives its core's temperature");
     assert_eq!(*latest.unwrap(), What::Mismatch { detail });
+}
+
+#[test]
+fn a_wrong_result_is_told_with_the_cores_temperature_and_how_old_that_is() {
+    let standing = Standing::open(&opened(STEADY, "", 2)).unwrap();
+    let core = series(Metric::TempCore, "");
+    let mut led = Led::resume(standing, 0, vec![table(0, "gpu", vec![core])]);
+    let told = |led: &mut Led, device: u32| {
+        let (at_ns, detail) = (led.now_ns, "tile 3 is wrong".to_owned());
+        led.say(Input::Worker(
+            device,
+            FromWorker::Mismatch { at_ns, detail },
+        ));
+        let events = led.run.standing().events();
+        let mut latest = events.iter().rev().filter_map(|e| match &e.what {
+            What::Mismatch { detail } => Some(detail.clone()),
+            _ => None,
+        });
+        latest.next().unwrap().replace('\u{a0}', " ")
+    };
+    led.work();
+    assert!(told(&mut led, 0).ends_with("wrong; its core's temperature has not been read yet"));
+    led.rows(0, &[71.5]);
+    (0..3).for_each(|_| led.work());
+    let (own, other) = (told(&mut led, 0), told(&mut led, 1));
+    assert!(
+        own.contains("core at 71.5") && own.contains("300.0 ms before"),
+        "{own}"
+    );
+    assert!(
+        other.ends_with("no sensor gives its core's temperature"),
+        "{other}"
+    );
+    led.rows(0, &[f64::NAN]);
+    led.work();
+    let blind = told(&mut led, 0);
+    assert!(
+        blind.contains("gave no value, the latest 400.0 ms before"),
+        "{blind}"
+    );
 }
