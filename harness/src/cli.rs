@@ -8,6 +8,7 @@ use hallmark_kernels::cuda::Matmuls;
 use hallmark_profiles::inventory::DEVICES_MAX;
 use hallmark_profiles::quantity::Time;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Accept a data-center hall for AI training: load it, watch it, and say with evidence whether it holds.
 #[derive(Debug, Parser)]
@@ -77,6 +78,14 @@ pub enum Command {
     Completions {
         /// Shell to complete for
         shell: clap_complete::Shell,
+    },
+    /// Ask one engine for its devices on behalf of another command; started by hallmark itself
+    #[command(hide = true)]
+    Probe {
+        /// Engine to ask
+        engine: String,
+        #[command(flatten)]
+        cuda: Cuda,
     },
     /// Drive one device on behalf of a run; started by hallmark itself
     #[command(hide = true)]
@@ -148,6 +157,9 @@ pub struct Cuda {
         hide_possible_values = true
     )]
     pub cuda_matmul: CudaMatmul,
+    /// Wait this long for NVIDIA's driver to say which devices it has, e.g. 2min
+    #[arg(long, value_name = "TIME", default_value = "30s")]
+    pub cuda_patience: Time,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -158,6 +170,11 @@ pub enum CudaMatmul {
 }
 
 impl Cuda {
+    /// How long its driver is waited for.
+    pub fn patience(&self) -> Duration {
+        self.cuda_patience.duration()
+    }
+
     /// As the engines take it.
     pub fn choice(&self) -> Choice {
         Choice {

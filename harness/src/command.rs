@@ -33,6 +33,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
             );
             Ok(Exit::Accepted)
         }
+        Command::Probe { engine, cuda } => inspect::probe(&engine, &cuda),
         Command::Worker => {
             crate::worker::main(std::io::stdin(), std::io::stdout());
             Ok(Exit::Accepted)

@@ -1,9 +1,13 @@
 //! What is there: the devices of this node, which of them take part, and who shares whose cores.
 
+pub mod apart;
+
 use crate::engines::{self, Choice};
+use apart::Listing;
 use hallmark_kernels::device::{Absent, DeviceInfo};
 use hallmark_profiles::units::Bytes;
 use hallmark_results::frame::Host;
+use std::time::Duration;
 
 /// Everything found on this node.
 #[derive(Clone, Debug)]
@@ -31,18 +35,35 @@ pub enum TopologyError {
     TooFewCores { devices: usize, cores: usize },
 }
 
-/// Asks every engine what it sees.
-pub fn find(choice: &Choice) -> Found {
+/// Asks every engine what it sees; one whose driver may hang or crash in a process of its own, for at most `patience`.
+pub fn find(choice: &Choice, patience: Duration) -> Found {
     let mut found = Found {
         devices: Vec::new(),
         absent: Vec::new(),
     };
-    for engine in engines::all(choice) {
-        match engine.list() {
-            Ok(devices) => found.devices.extend(devices),
-            Err(absent) => found.absent.push(absent),
-        }
-        found.absent.extend(engine.missing());
+    let engines = engines::all(choice);
+    // They answer while the others are asked here.
+    let away: Vec<_> = engines
+        .iter()
+        .map(|engine| {
+            engine
+                .unanswered("")
+                .map(|_| apart::ask(engine.name(), choice))
+        })
+        .collect();
+    for (engine, asked) in engines.iter().zip(away).rev() {
+        let listing = match asked {
+            None => Listing::of(engine.as_ref()),
+            Some(asked) => asked
+                .and_then(|asked| asked.answer(patience))
+                .unwrap_or_else(|why| Listing {
+                    devices: Vec::new(),
+                    absent: engine.unanswered(&why).into_iter().collect(),
+                }),
+        };
+        // Engines stay in their order of preference, though the last is asked first.
+        found.devices.splice(0..0, listing.devices);
+        found.absent.splice(0..0, listing.absent);
     }
     found
 }

@@ -24,6 +24,12 @@ pub trait Backend {
         Vec::new()
     }
 
+    /// What is said where a process that was asked to list gave no answer, with `why`; `None` for an engine whose listing
+    /// hangs and crashes nobody, so that it need not be asked in a process of its own.
+    fn unanswered(&self, _why: &str) -> Option<Absent> {
+        None
+    }
+
     /// Opens the device that [`Self::list`] described; `info.cores` may have been narrowed by the caller.
     fn open(&self, info: &DeviceInfo) -> Result<Box<dyn Device>, KernelError>;
 }

@@ -129,6 +129,10 @@ impl Backend for Cuda {
         missing
     }
 
+    fn unanswered(&self, why: &str) -> Option<Absent> {
+        Some(driver::WANTED.absent(why))
+    }
+
     fn open(&self, info: &DeviceInfo) -> Result<Box<dyn Device>, KernelError> {
         let options = options_of(info, &self.options);
         let refused = |why: String| KernelError::Device {

@@ -241,3 +241,36 @@ fn a_proof_on_the_processor_passes_in_every_type_it_has() {
         "{finished}"
     );
 }
+
+#[test]
+fn a_driver_that_hangs_where_it_starts_holds_up_no_listing() {
+    let folder = RunFolder::new();
+    let hangs = [("cuInit", "(unsigned f) { for (;;) sleep(1000); }")];
+    let source = format!("#include <unistd.h>\n{}", driver(&hangs, &[]));
+    if !build(folder.path(), &source) {
+        return;
+    }
+    let mut command = hallmark(["inspect", "--json", "--cuda-patience", "1.5s"]);
+    command.arg("--cuda-lib-path").arg(folder.path());
+    let finished = finish(command, Duration::from_secs(20)).expect_code(0);
+    let inspected: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let (why, _) = absent(&inspected, "libcuda.so.1");
+    assert!(why.contains("did not answer within 1.5 s"), "{why}");
+    let devices = inspected["devices"].as_array().unwrap();
+    assert!(devices.iter().any(|d| d["engine"] == "cpu"), "{finished}");
+}
+
+#[test]
+fn a_driver_that_crashes_where_it_starts_takes_no_command_along() {
+    let folder = RunFolder::new();
+    let crashes = [("cuInit", "(unsigned f) { abort(); }")];
+    let source = format!("#include <stdlib.h>\n{}", driver(&crashes, &[]));
+    if !build(folder.path(), &source) {
+        return;
+    }
+    let (why, _) = absent(&inspect(folder.path()), "libcuda.so.1");
+    assert!(
+        why.contains("signal: 6") && why.contains("no answer"),
+        "{why}"
+    );
+}

@@ -1,6 +1,6 @@
 //! `hallmark inspect`: what is here, and for each thing that is not: why, and how to get it.
 
-use crate::cli::Inspect;
+use crate::cli::{Cuda, Inspect};
 use crate::command::say;
 use crate::exit::{Exit, Failure};
 use crate::sensors::{self, Sources};
@@ -13,7 +13,7 @@ use std::fmt::Write;
 /// # Errors
 /// [`Failure`] never: what is missing is the answer.
 pub fn inspect(args: &Inspect) -> Result<Exit, Failure> {
-    let found = topology::find(&args.cuda.choice());
+    let found = topology::find(&args.cuda.choice(), args.cuda.patience());
     let sources = Sources {
         nvml: args.nvml.clone(),
         ..Sources::default()
@@ -84,6 +84,16 @@ pub fn inspect(args: &Inspect) -> Result<Exit, Failure> {
         let _ = writeln!(text, "  {what}: {why}\n      to get it: {remedy}");
     }
     say(&text);
+    Ok(Exit::Accepted)
+}
+
+/// Says what one engine sees, for the process that started this one.
+///
+/// # Errors
+/// [`Failure`]: exit 2 for an engine that this build does not have.
+pub fn probe(engine: &str, cuda: &Cuda) -> Result<Exit, Failure> {
+    let listing = topology::apart::listing(engine, &cuda.choice()).map_err(Failure::usage)?;
+    say(&json!(listing).to_string());
     Ok(Exit::Accepted)
 }
 

@@ -37,7 +37,7 @@ const ROOM_BYTES: u64 = 64 << 20;
 /// [`Failure`]: exit 2 before anything was written, 4 where the run itself broke.
 pub fn run(args: &Run) -> Result<Exit, Failure> {
     let loaded = profile::load(&args.profile).map_err(Failure::usage)?;
-    let found = topology::find(&args.cuda.choice());
+    let found = topology::find(&args.cuda.choice(), args.cuda.patience());
     let devices =
         topology::select(&found, &args.devices, &topology::cores()).map_err(Failure::usage)?;
     let host = topology::host();
@@ -134,7 +134,7 @@ pub fn resume(args: &Resume) -> Result<Exit, Failure> {
     resumable(&standing).map_err(Failure::usage)?;
     let plan = standing.opened().plan.clone();
     unchanged(&plan, &args.show)?;
-    let found = topology::find(&args.cuda.choice());
+    let found = topology::find(&args.cuda.choice(), args.cuda.patience());
     let devices = again(&plan, &found.devices)?;
     let sensors = sensors::open(&sources(&args.show, &[])).map_err(Failure::usage)?;
     let signals = inbox::open();

@@ -49,7 +49,7 @@ struct Shown {
 /// # Errors
 /// [`Failure`]: exit 2 for a device this machine does not have.
 pub fn prove(args: &Prove) -> Result<Exit, Failure> {
-    let found = topology::find(&args.cuda.choice());
+    let found = topology::find(&args.cuda.choice(), args.cuda.patience());
     let devices =
         topology::select(&found, &args.devices, &topology::cores()).map_err(Failure::usage)?;
     let mut sound = true;
