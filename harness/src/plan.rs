@@ -5,6 +5,7 @@
 
 pub mod changes;
 pub mod inventory;
+pub mod libraries;
 
 use hallmark_kernels::audit;
 use hallmark_kernels::device::DeviceInfo;

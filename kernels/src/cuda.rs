@@ -161,6 +161,8 @@ impl Backend for Cuda {
         };
         let gpu = gpu::Gpu::open(driver, device, &info.id)?;
         let mut info = info.clone();
+        // A resumed run hands over what it was begun with; what is here now counts.
+        info.facts.retain(|(key, _)| !key.starts_with("library "));
         info.facts.extend(libraries(&gpu, blas.as_deref()));
         Ok(Box::new(Opened {
             modules: module::Modules::new(&gpu),

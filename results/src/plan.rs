@@ -9,6 +9,8 @@ use hallmark_profiles::workload::{Dtype, Parts, StepSpec};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+/// How the facts of a device begin that name the vendor's libraries it is driven by: version, file and digest.
+pub const LIBRARY: &str = "library ";
 /// Fact of a device whose free memory was tested over nearly all of it, and what that came to.
 pub const MEMORY_TESTED: &str = "memory_tested";
 /// Fact of a device whose free memory was to be tested and was not, or too little of it: why.

@@ -6,7 +6,7 @@ use crate::cli::{Resume, Run, Show, Ui};
 use crate::clock::{self, RunClock};
 use crate::command::record;
 use crate::exit::{Exit, Failure};
-use crate::plan::{self, Settings, changes, inventory};
+use crate::plan::{self, Settings, changes, inventory, libraries};
 use crate::run::Input;
 use crate::sensor::DeviceKey;
 use crate::sensors::{self, Layout, Sources};
@@ -153,6 +153,7 @@ pub fn resume(args: &Resume) -> Result<Exit, Failure> {
     renumber(&mut layout, &standing);
     let mut events = layout.events;
     events.extend(as_found(&prepared.facts));
+    events.extend(libraries::changed(&plan, &crew.opened));
     let lost_ns = clock.now_ns().saturating_sub(last_ns);
     events.insert(0, (None, What::Resumed { lost_ns }));
     let stage = Stage {

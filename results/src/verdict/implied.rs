@@ -3,7 +3,7 @@
 use super::Finding;
 use super::observe::settings;
 use crate::frame::{Ending, FaultKind, Provenance, What};
-use crate::plan::{MEMORY_TESTED, MEMORY_UNTESTED, PlannedDevice, SegmentKind};
+use crate::plan::{LIBRARY, MEMORY_TESTED, MEMORY_UNTESTED, PlannedDevice, SegmentKind};
 use crate::standing::Standing;
 use crate::standing::window::Window;
 use hallmark_profiles::criterion::{Criterion, Reference, Scope, Side, Statistic};
@@ -109,6 +109,9 @@ pub fn doubts(standing: &Standing) -> Vec<String> {
                 doubts.push(format!("the run was told to stop: {why}"));
             }
             What::Resumed { .. } => resumes += 1,
+            What::AsFound { key, value } if key.starts_with(LIBRARY) => {
+                doubts.extend(another_library(standing, event.device, key, value));
+            }
             _ => {}
         }
     }
@@ -126,6 +129,22 @@ pub fn doubts(standing: &Standing) -> Vec<String> {
         ));
     }
     doubts
+}
+
+/// A library that the run went on with and was not begun with.
+fn another_library(
+    standing: &Standing,
+    device: Option<u32>,
+    key: &str,
+    value: &str,
+) -> Option<String> {
+    let device = standing.opened().plan.devices.get(device? as usize)?;
+    let begun = device.facts.iter().find(|(k, _)| k == key);
+    let begun = begun.map_or("none", |(_, value)| value.as_str());
+    (begun != value).then(|| {
+        let (id, library) = (&device.id, key.trim_start_matches(LIBRARY));
+        format!("{id} was begun with {library} {begun} and went on with {value}")
+    })
 }
 
 /// Devices whose free memory was not tested, though the profile asks for it.

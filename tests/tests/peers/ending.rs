@@ -94,6 +94,25 @@ fn two_resumes_are_not_passed_however_good_the_last_part_is() {
 }
 
 #[test]
+fn a_run_that_went_on_with_another_driver_is_open_and_says_which() {
+    let resumed = |value: &str| {
+        let begun = ("library libcuda".to_owned(), "12.4, sha256 aa".to_owned());
+        let run = record("burn-in").plan(move |plan| plan.devices[1].facts = vec![begun.clone()]);
+        let (key, value) = ("library libcuda".to_owned(), value.to_owned());
+        let run = run.event(None, What::Resumed { lost_ns: 1 });
+        run.event(Some(1), What::AsFound { key, value }).judge()
+    };
+    assert_eq!(resumed("12.4, sha256 aa").outcome, Outcome::Passed);
+    let verdict = resumed("12.8, sha256 cc");
+    assert_eq!(verdict.outcome, Outcome::Inconclusive);
+    let told = "gpu1 was begun with libcuda 12.4, sha256 aa and went on with 12.8, sha256 cc";
+    assert!(
+        verdict.findings.iter().any(|f| f.why == told),
+        "{verdict:?}"
+    );
+}
+
+#[test]
 fn samples_sent_twice_are_used_once_and_doubted() {
     let frames = record("burn-in").frames();
     let twice: Vec<Frame> = frames
