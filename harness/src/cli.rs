@@ -74,6 +74,9 @@ pub enum Command {
     /// List, show and check profiles, or print their schema
     #[command(subcommand)]
     Profiles(Profiles),
+    /// Check a site file, or print its schema
+    #[command(subcommand)]
+    Site(Site),
     /// Print completions for a shell
     Completions {
         /// Shell to complete for
@@ -282,6 +285,17 @@ pub enum Profiles {
         profile: String,
     },
     /// Print the JSON Schema of profiles, for editors
+    Schema,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Site {
+    /// Check a site file without running anything
+    Check {
+        /// Path of a .toml file
+        site: PathBuf,
+    },
+    /// Print the JSON Schema of site files, for editors
     Schema,
 }
 

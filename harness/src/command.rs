@@ -5,6 +5,7 @@ pub mod load;
 pub mod profiles;
 pub mod prove;
 pub mod record;
+pub mod site;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Exit, Failure};
@@ -24,6 +25,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
         Command::Judge(args) => record::judge(&args),
         Command::Report(args) => record::report(&args),
         Command::Profiles(args) => profiles::profiles(&args),
+        Command::Site(args) => site::site(&args),
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,

@@ -1,4 +1,4 @@
-//! What can be wrong with a profile, each with file and line, what is known and what to do.
+//! What can be wrong with a profile or a site, each with file and line, what is known and what to do.
 
 use crate::metric::Metric;
 
@@ -24,5 +24,18 @@ pub enum ProfileError {
         criterion: String,
         metric: Metric,
         known: String,
+    },
+}
+
+/// A site file that cannot be used. Nothing has been started or written when one is returned.
+#[derive(Debug, thiserror::Error)]
+pub enum SiteError {
+    #[error("cannot read site {file}: {why}")]
+    Unreadable { file: String, why: String },
+    #[error("{file}:{line}: {what}")]
+    Syntax {
+        file: String,
+        line: usize,
+        what: String,
     },
 }

@@ -1,5 +1,5 @@
-//! The vocabulary of hallmark: units and quantities, the metric catalogue, SKU references, workloads, criteria and
-//! profiles. It decides what a name or a figure means, and refuses any it does not know; it knows no device and no clock.
+//! The vocabulary of hallmark: units and quantities, the metric catalogue, SKU references, workloads, criteria,
+//! profiles and sites. It decides what a name or a figure means, and refuses any it does not know; it knows no device and no clock.
 
 mod check;
 pub mod criterion;
@@ -8,6 +8,7 @@ pub mod inventory;
 pub mod metric;
 pub mod profile;
 pub mod quantity;
+pub mod site;
 pub mod sku;
 pub mod units;
 pub mod workload;

@@ -32,6 +32,9 @@ fn the_help_of_every_command_is_the_one_that_was_read_and_approved() {
         &["profiles", "show"],
         &["profiles", "check"],
         &["profiles", "schema"],
+        &["site"],
+        &["site", "check"],
+        &["site", "schema"],
         &["completions"],
     ] {
         let name = if command.is_empty() {
@@ -66,6 +69,7 @@ fn every_command_that_the_help_names_has_a_help_that_is_kept() {
         "judge",
         "report",
         "profiles",
+        "site",
         "completions",
     ];
     assert_eq!(commands, known);
