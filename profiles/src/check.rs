@@ -375,11 +375,6 @@ fn criterion(
             known: known.collect::<Vec<_>>().join(", "),
         });
     }
-    let enforced = Metric::PowerLimit;
-    let told = criterion.relative_to != Reference::PowerLimit || declared.contains(&enforced);
-    c.require(told, line, || {
-        format!("criterion `{name}` compares with {enforced}, which no sensor is asked for; declare it in [telemetry]")
-    })?;
     let limits = [criterion.at_least, criterion.at_most];
     c.require(limits.iter().any(Option::is_some), line, || {
         format!("criterion `{name}` has no limit; give at_least or at_most")
@@ -388,6 +383,11 @@ fn criterion(
     for what in faults.into_iter().flatten() {
         c.require(false, line, || what)?;
     }
+    let enforced = Metric::PowerLimit;
+    let told = criterion.relative_to != Reference::PowerLimit || declared.contains(&enforced);
+    c.require(told, line, || {
+        format!("criterion `{name}` compares with {enforced}, which no sensor is asked for; declare it in [telemetry]")
+    })?;
     let relative = criterion.relative_to != Reference::Absolute;
     let unit = match criterion.statistic {
         _ if relative => Unit::One,

@@ -16,7 +16,9 @@ pub fn fault(profile: &Profile, criterion: &Criterion) -> Option<String> {
         return None;
     }
     match criterion.relative_to {
-        Reference::SkuReference => of_reference(criterion, least),
+        Reference::SkuReference | Reference::SkuDatasheet | Reference::PowerLimit => {
+            of_reference(criterion, least)
+        }
         Reference::Absolute => of_datasheet(profile, criterion, least),
         Reference::PeerMedian | Reference::OwnMedian | Reference::FirstTenth => None,
     }
@@ -29,7 +31,7 @@ fn of_reference(criterion: &Criterion, least: Quantity) -> Option<String> {
     };
     (!BAND.contains(&share)).then(|| {
         format!(
-            "criterion `{}`: at_least {least} of the SKU's reference; 40 to 100 % is believable: write `95 %` or `0.95`",
+            "criterion `{}`: at_least {least} of what the device is known for; 40 to 100 % is believable: write `95 %` or `0.95`",
             criterion.name
         )
     })
