@@ -15,5 +15,6 @@ pub mod sensor;
 pub mod sensors;
 pub mod shell;
 pub mod topology;
+pub mod twin;
 pub mod view;
 pub mod worker;

@@ -336,7 +336,7 @@ fn read(text: &str, origin: &str) -> Result<Loaded, ProfileError> {
 }
 
 /// A parser's message as one line of visible text, in the words of all other refusals: what is unknown, what is known.
-pub(crate) fn plainly(message: &str, line: &str) -> String {
+pub fn plainly(message: &str, line: &str) -> String {
     let visible = message.replace('\n', " ");
     let message: String = visible.chars().filter(|c| !c.is_control()).collect();
     // The line names what the value was to be: `dtype = ["f31"]`.
@@ -358,7 +358,7 @@ pub(crate) fn plainly(message: &str, line: &str) -> String {
 }
 
 /// The 1-based line of a byte offset.
-pub(crate) fn line_at(text: &str, offset: usize) -> usize {
+pub fn line_at(text: &str, offset: usize) -> usize {
     let head = text.as_bytes().get(..offset).unwrap_or_default();
     1 + head.iter().filter(|b| **b == b'\n').count()
 }
