@@ -224,11 +224,23 @@ impl Scenario {
     }
 }
 
-/// Reads a scenario file.
+/// Reads a scenario file. A profile's path in it counts from the file's own folder.
 ///
 /// # Errors
 /// [`ScenarioError`], with file and line where there is one.
 pub fn load(path: &Path) -> Result<Scenario, ScenarioError> {
+    read(path, None)
+}
+
+/// Reads a scenario file whose hall, weather and run are those of `base`, as far as it has none of its own.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_on(path: &Path, base: &Scenario) -> Result<Scenario, ScenarioError> {
+    read(path, Some(base))
+}
+
+fn read(path: &Path, base: Option<&Scenario>) -> Result<Scenario, ScenarioError> {
     /// Longer files are no scenarios.
     const BYTES_MAX: u64 = 1 << 20;
     let file = path.display().to_string();
@@ -238,12 +250,18 @@ pub fn load(path: &Path) -> Result<Scenario, ScenarioError> {
     };
     let about = std::fs::metadata(path).map_err(|e| unreadable(e.to_string()))?;
     if !about.is_file() || about.len() > BYTES_MAX {
-        return Err(unreadable(format!(
-            "it is no file of at most {BYTES_MAX} bytes"
-        )));
+        let why = format!("it is no file of at most {BYTES_MAX} bytes");
+        return Err(unreadable(why));
     }
     let text = std::fs::read_to_string(path).map_err(|e| unreadable(e.to_string()))?;
-    parse(&text, &file)
+    let mut scenario = parse_on(&text, &file, base)?;
+    let given = base.is_none_or(|b| b.conditions != scenario.conditions);
+    let profile = Path::new(&scenario.conditions.profile);
+    if given && profile.extension().is_some_and(|e| e == "toml") && profile.is_relative() {
+        let folder = path.parent().unwrap_or(Path::new(""));
+        scenario.conditions.profile = folder.join(profile).display().to_string();
+    }
+    Ok(scenario)
 }
 
 /// Reads and checks a scenario's text; `origin` names it in errors.
@@ -251,7 +269,11 @@ pub fn load(path: &Path) -> Result<Scenario, ScenarioError> {
 /// # Errors
 /// [`ScenarioError::Syntax`].
 pub fn parse(text: &str, origin: &str) -> Result<Scenario, ScenarioError> {
-    file::parse(text).map_err(|wrong| ScenarioError::Syntax {
+    parse_on(text, origin, None)
+}
+
+fn parse_on(text: &str, origin: &str, base: Option<&Scenario>) -> Result<Scenario, ScenarioError> {
+    file::parse(text, base).map_err(|wrong| ScenarioError::Syntax {
         file: origin.to_owned(),
         line: wrong.line,
         what: wrong.what,

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use std::time::Duration;
 
-/// Most of a rate, flow or resistance that scaling a severity may leave or reach.
+/// Least of a rate, flow or resistance that scaling a severity may leave.
 const LEAST_TIMES: f64 = 0.02;
 
 /// Which of a device's works or coolings.
@@ -95,6 +95,24 @@ pub enum Distortion {
     Dropped {
         share: f64,
     },
+}
+
+impl Distortion {
+    fn scaled(self, factor: f64) -> Distortion {
+        match self {
+            Distortion::Scaled { times } => Distortion::Scaled {
+                times: (1.0 + (times - 1.0) * factor).max(LEAST_TIMES),
+            },
+            Distortion::Offset { add } => Distortion::Offset { add: add * factor },
+            Distortion::Delayed { by } => Distortion::Delayed {
+                by: by.mul_f64(factor),
+            },
+            Distortion::Dropped { share } => Distortion::Dropped {
+                share: (share * factor).min(1.0),
+            },
+            Distortion::Stuck | Distortion::Replayed { .. } => self,
+        }
+    }
 }
 
 /// One effect at full severity.
@@ -344,15 +362,7 @@ impl Effect {
             },
             Effect::Sensor { metric, distortion } => Effect::Sensor {
                 metric,
-                distortion: match distortion {
-                    Distortion::Scaled { times: t } => Distortion::Scaled { times: times(t) },
-                    Distortion::Offset { add } => Distortion::Offset { add: add * factor },
-                    Distortion::Delayed { by } => Distortion::Delayed {
-                        by: by.mul_f64(factor),
-                    },
-                    Distortion::Dropped { share: s } => Distortion::Dropped { share: share(s) },
-                    same => same,
-                },
+                distortion: distortion.scaled(factor),
             },
             Effect::Clock { offset } => Effect::Clock {
                 offset: offset.mul_f64(factor),

@@ -29,10 +29,13 @@ struct File {
     name: String,
     /// One sentence: what is wrong with this hall, or that nothing is.
     summary: String,
-    hall: HallFile,
+    /// Left out where the faults are played on a hall of another file.
     #[serde(default)]
-    weather: WeatherFile,
-    run: RunFile,
+    hall: Option<HallFile>,
+    #[serde(default)]
+    weather: Option<WeatherFile>,
+    #[serde(default)]
+    run: Option<RunFile>,
     /// What the verdict as a whole should come to.
     /// Without it: not accepted where a fault names a cause, no alarm otherwise.
     #[serde(default)]
@@ -197,8 +200,9 @@ impl Place<'_> {
     }
 }
 
-/// Reads and checks a scenario's text.
-pub(super) fn parse(text: &str) -> Result<Scenario, Wrong> {
+/// Reads and checks a scenario's text. Tables that it leaves out are those of `base`; without one, a hall and a run
+/// must be there.
+pub(super) fn parse(text: &str, base: Option<&Scenario>) -> Result<Scenario, Wrong> {
     let file: File = toml::from_str(text).map_err(|e| {
         let line = line_at(text, e.span().map_or(0, |span| span.start));
         let what = plainly(e.message(), text.lines().nth(line - 1).unwrap_or_default());
@@ -211,9 +215,24 @@ pub(super) fn parse(text: &str) -> Result<Scenario, Wrong> {
         nth: 0,
     };
     names(&file, &top)?;
-    let hall = hall(&file.hall, &lines)?;
-    let weather = weather(&file.weather, &lines)?;
-    let conditions = conditions(file.run, &lines)?;
+    let missing = |table: &str| {
+        let what = format!("[{table}] is missing, and no other file gives it");
+        top.wrong("", what)
+    };
+    let hall = match (&file.hall, base) {
+        (Some(file), _) => hall(file, &lines)?,
+        (None, Some(base)) => base.hall.clone(),
+        (None, None) => return Err(missing("hall")),
+    };
+    let weather = match (&file.weather, base) {
+        (None, Some(base)) => base.weather,
+        (given, _) => weather(given.as_ref().unwrap_or(&WeatherFile::default()), &lines)?,
+    };
+    let conditions = match (file.run, base) {
+        (Some(file), _) => conditions(file, &lines)?,
+        (None, Some(base)) => base.conditions.clone(),
+        (None, None) => return Err(missing("run")),
+    };
     let mut faults = Vec::new();
     for (nth, fault) in file.faults.into_iter().enumerate() {
         faults.push(fault.checked(&hall, &lines, nth)?);

@@ -317,6 +317,34 @@ fn what_a_scenario_cannot_mean_is_refused_with_its_line() {
 }
 
 #[test]
+fn what_a_fault_file_leaves_out_is_the_halls_and_without_one_it_is_missing() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("hall.toml"), HALL.replace("\"soak\"", "\"own.toml\"")).unwrap();
+    let base = load(&path("hall.toml")).unwrap();
+    assert_eq!(
+        base.conditions.profile,
+        path("own.toml").display().to_string()
+    );
+    let fault = "schema_version = 1\nname = \"slow\"\nsummary = \"Slow.\"\n\n[[fault]]\nplace = \"any gpu\"\n\
+                 rate = { times = 0.95 }\ncauses = [\"slow_silicon\"]\nwithin = \"10 min\"\n";
+    std::fs::write(path("slow.toml"), fault).unwrap();
+    let slow = load_on(&path("slow.toml"), &base).unwrap();
+    assert_eq!(
+        (&slow.hall, &slow.conditions),
+        (&base.hall, &base.conditions)
+    );
+    assert_eq!(slow.faults.len(), 1);
+    let error = load(&path("slow.toml")).unwrap_err().to_string();
+    assert!(
+        error.ends_with("slow.toml:1: [hall] is missing, and no other file gives it"),
+        "{error}"
+    );
+    let both = base.with_faults(&slow).unwrap();
+    assert_eq!(both.faults.len(), 3);
+}
+
+#[test]
 fn a_broken_scenario_never_panics() {
     for cut in (0..HALL.len())
         .filter(|c| HALL.is_char_boundary(*c))
