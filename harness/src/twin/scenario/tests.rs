@@ -174,133 +174,136 @@ fn every_device_has_one_place_and_reads_back() {
     assert_eq!(Place::Rack(1).at(Level::Gpu, &hall), None);
 }
 
+/// A change to the text, and what is then said.
+const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "schema_version = 1",
+        "schema_version = 2",
+        "hall.toml:1: schema_version 2 is not known",
+    ),
+    (
+        "name = \"cold-plate\"",
+        "name = \"Cold plate\"",
+        "hall.toml:2: name must be",
+    ),
+    (
+        "H100 SXM",
+        "H100 SX",
+        "hall.toml:6: unknown sku `H100 SX`; known: ",
+    ),
+    (
+        "racks = 2",
+        "racks = 0",
+        "hall.toml:7: racks is 0; it may be 1 to 2048",
+    ),
+    (
+        "racks = 2",
+        "racks = 1000",
+        "hall.toml:7: 48000 devices in all",
+    ),
+    ("feeders = 2", "feeders = 3", "hall.toml:12: feeders is 3"),
+    (
+        "\"1.5 %\"",
+        "\"1.5 K\"",
+        "hall.toml:13: silicon_sigma: `1.5 K` is in K",
+    ),
+    ("\"66 kW\"", "\"66 K\"", "hall.toml:14: rack_power: `66 K`"),
+    (
+        "\"6 K\"",
+        "\"600 K\"",
+        "hall.toml:18: afternoon is 600 K; it may be",
+    ),
+    (
+        "tick = \"1 s\"",
+        "tick = \"2 min\"",
+        "hall.toml:24: tick must be",
+    ),
+    (
+        "\"any gpu\"",
+        "\"any chip\"",
+        "hall.toml:27: unknown place `any chip`; known: site, rack0",
+    ),
+    (
+        "rack1/tray2",
+        "rack2/tray2",
+        "hall.toml:35: rack2: the hall's racks are 0 to 1",
+    ),
+    (
+        "rack1/tray2",
+        "rack1/tray3",
+        "hall.toml:35: tray3: the hall's trays are 0 to 2",
+    ),
+    (
+        "flow = { times = 0.7 }",
+        "flow = { times = -1 }",
+        "hall.toml:36: flow is",
+    ),
+    (
+        "flow = { times = 0.7 }",
+        "flo = { times = 0.7 }",
+        "hall.toml:36: unknown key `flo`; known: `place`, `at`, ",
+    ),
+    (
+        "flow = { times",
+        "flow = { share",
+        "hall.toml:36: unknown key `share`; known: `times`",
+    ),
+    (
+        "flow =",
+        "pump =",
+        "hall.toml:35: pump acts at no tray; it acts at: cdu, site",
+    ),
+    (
+        "\"cold_plate\"]",
+        "\"cold_plates\"]",
+        "hall.toml:30: unknown cause `cold_plates`; known: slow_silicon, ",
+    ),
+    (
+        "causes = [\"cold_plate\"]\n",
+        "",
+        "neither `within` nor `found_at`",
+    ),
+    (
+        "within = \"30 min\"\n",
+        "",
+        "hall.toml:30: causes need `within`",
+    ),
+    (
+        "thermal_resistance = { times = 1.3 }\n",
+        "",
+        "hall.toml:26: a fault does something",
+    ),
+    (
+        "{ times = 1.3 }",
+        "{ times = 1.3, of = \"skin\" }",
+        "unknown",
+    ),
+    (
+        "stuck = true",
+        "stuck = false",
+        "hall.toml:37: a sensor needs one of stuck",
+    ),
+    (
+        "add = \"2 K\"",
+        "add = \"2 W\"",
+        "hall.toml:37: sensor: `2 W` is in W",
+    ),
+    ("\"temp_core\"", "\"temp_cor\"", "did you mean `temp_core`?"),
+    (
+        "at = \"10 min\"",
+        "at = \"10 min\"\nevery = \"1 h\"",
+        "every needs a `for`",
+    ),
+    (
+        "at = \"10 min\"",
+        "at = \"10 min\"\nfor = \"30 s\"",
+        "grows_over is longer",
+    ),
+];
+
 #[test]
 fn what_a_scenario_cannot_mean_is_refused_with_its_line() {
-    for (from, to, says) in [
-        (
-            "schema_version = 1",
-            "schema_version = 2",
-            "hall.toml:1: schema_version 2 is not known",
-        ),
-        (
-            "name = \"cold-plate\"",
-            "name = \"Cold plate\"",
-            "hall.toml:2: name must be",
-        ),
-        (
-            "H100 SXM",
-            "H100 SX",
-            "hall.toml:6: unknown sku `H100 SX`; known: ",
-        ),
-        (
-            "racks = 2",
-            "racks = 0",
-            "hall.toml:7: racks is 0; it may be 1 to 2048",
-        ),
-        (
-            "racks = 2",
-            "racks = 1000",
-            "hall.toml:7: 48000 devices in all",
-        ),
-        ("feeders = 2", "feeders = 3", "hall.toml:12: feeders is 3"),
-        (
-            "\"1.5 %\"",
-            "\"1.5 K\"",
-            "hall.toml:13: silicon_sigma: `1.5 K` is in K",
-        ),
-        ("\"66 kW\"", "\"66 K\"", "hall.toml:14: rack_power: `66 K`"),
-        (
-            "\"6 K\"",
-            "\"600 K\"",
-            "hall.toml:18: afternoon is 600 K; it may be",
-        ),
-        (
-            "tick = \"1 s\"",
-            "tick = \"2 min\"",
-            "hall.toml:24: tick must be",
-        ),
-        (
-            "\"any gpu\"",
-            "\"any chip\"",
-            "hall.toml:27: unknown place `any chip`; known: site, rack0",
-        ),
-        (
-            "rack1/tray2",
-            "rack2/tray2",
-            "hall.toml:35: rack2: the hall's racks are 0 to 1",
-        ),
-        (
-            "rack1/tray2",
-            "rack1/tray3",
-            "hall.toml:35: tray3: the hall's trays are 0 to 2",
-        ),
-        (
-            "flow = { times = 0.7 }",
-            "flow = { times = -1 }",
-            "hall.toml:36: flow is",
-        ),
-        (
-            "flow = { times = 0.7 }",
-            "flo = { times = 0.7 }",
-            "hall.toml:36: unknown key `flo`; known: `place`, `at`, ",
-        ),
-        (
-            "flow = { times",
-            "flow = { share",
-            "hall.toml:36: unknown key `share`; known: `times`",
-        ),
-        (
-            "flow =",
-            "pump =",
-            "hall.toml:35: pump acts at no tray; it acts at: cdu, site",
-        ),
-        (
-            "\"cold_plate\"]",
-            "\"cold_plates\"]",
-            "hall.toml:30: unknown cause `cold_plates`; known: slow_silicon, ",
-        ),
-        (
-            "causes = [\"cold_plate\"]\n",
-            "",
-            "neither `within` nor `found_at`",
-        ),
-        (
-            "within = \"30 min\"\n",
-            "",
-            "hall.toml:30: causes need `within`",
-        ),
-        (
-            "thermal_resistance = { times = 1.3 }\n",
-            "",
-            "hall.toml:26: a fault does something",
-        ),
-        (
-            "{ times = 1.3 }",
-            "{ times = 1.3, of = \"skin\" }",
-            "unknown",
-        ),
-        (
-            "stuck = true",
-            "stuck = false",
-            "hall.toml:37: a sensor needs one of stuck",
-        ),
-        (
-            "add = \"2 K\"",
-            "add = \"2 W\"",
-            "hall.toml:37: sensor: `2 W` is in W",
-        ),
-        ("\"temp_core\"", "\"temp_cor\"", "did you mean `temp_core`?"),
-        (
-            "at = \"10 min\"",
-            "at = \"10 min\"\nevery = \"1 h\"",
-            "every needs a `for`",
-        ),
-        (
-            "at = \"10 min\"",
-            "at = \"10 min\"\nfor = \"30 s\"",
-            "grows_over is longer",
-        ),
-    ] {
+    for (from, to, says) in REFUSED {
         let error = refused(from, to);
         assert!(error.contains(says), "{to}: {error}");
         assert!(
