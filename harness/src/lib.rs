@@ -5,11 +5,13 @@
 pub mod cli;
 pub mod clock;
 pub mod command;
+pub mod controller;
 pub mod engines;
 pub mod exit;
 pub mod load;
 pub mod plan;
 pub mod protocol;
+pub mod rank;
 pub mod run;
 pub mod sensor;
 pub mod sensors;

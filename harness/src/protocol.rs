@@ -1,7 +1,12 @@
 //! What a run and its workers say to each other, and how it is framed on a pipe.
 //!
 //! Each message is a length (u32, little endian) and a MessagePack body. Lengths are bounded: a
-//! worker that lies is a fault, not a crash.
+//! worker that lies is a fault, not a crash. What a controller and the agents of a hall say to each other over a
+//! network is in [`link`], who may speak at all in [`authority`].
+
+pub mod authority;
+pub mod codec;
+pub mod link;
 
 use hallmark_kernels::device::DeviceInfo;
 use hallmark_profiles::profile::Pulse;

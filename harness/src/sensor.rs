@@ -5,6 +5,7 @@
 //! zero, never as the last value again. It keeps no time and has no thread; the shell calls it.
 
 use hallmark_results::frame::{Provenance, Series, What};
+use serde::{Deserialize, Serialize};
 
 pub mod host;
 pub mod hwmon;
@@ -40,7 +41,7 @@ pub struct Description {
 }
 
 /// How compute devices and sensors find each other; never by index.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceKey {
     pub uuid: Option<String>,
     /// `dddd:bb:dd.f`, lower case.

@@ -1,0 +1,171 @@
+//! What a controller and the agents of a hall say to each other.
+//!
+//! A *report* carries what happened on a node, numbered from 1 within the node's log; a *task* carries what is to be
+//! done there, numbered from 1 within the controller's life. Both are sent again after a broken link from the last one
+//! acknowledged, and taken once. Times are nanoseconds on the clock of whoever says them, unless they belong to the run.
+
+use crate::protocol::{FromWorker, ToWorker};
+use crate::rank::Rank;
+use crate::sensor::DeviceKey;
+use hallmark_kernels::device::{Absent, DeviceInfo};
+use hallmark_results::frame::{Host, Samples, Table, What};
+use hallmark_results::plan::Plan;
+use serde::{Deserialize, Serialize};
+
+/// Version of this protocol; both sides must have the same, and are one program anyway.
+pub const VERSION: u32 = 1;
+/// The two methods, by their path: a stream of reports against tasks, and a heartbeat that also compares clocks.
+/// Each has a connection of its own, so that a long queue on the first does not look like silence.
+pub const LINK: &str = "/hallmark.v1.Control/Link";
+pub const BEAT: &str = "/hallmark.v1.Control/Beat";
+
+/// From an agent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Up {
+    /// The first message on every link.
+    Join(Box<Claim>),
+    Report(Report),
+    /// Tasks up to this number are taken.
+    Took {
+        task: u64,
+    },
+}
+
+/// Who an agent says that it is, and what its node has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Claim {
+    pub version: u32,
+    pub hallmark_version: String,
+    /// The node's name in the site file.
+    pub node: String,
+    pub pass: Pass,
+    /// Tells the agent's log from every other one: drawn when the log is begun.
+    pub log: u64,
+    /// Number of the last report in its log.
+    pub last: u64,
+    /// The last task that it took.
+    pub task: u64,
+    pub pid: u32,
+    pub host: Host,
+    /// As the launcher's environment tells it, where there is one.
+    pub rank: Option<Rank>,
+    /// The devices that can take part.
+    pub devices: Vec<DeviceInfo>,
+    /// Devices that telemetry sees.
+    pub watched: Vec<DeviceKey>,
+    pub absent: Vec<Absent>,
+}
+
+/// What lets an agent in.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pass {
+    /// From the launcher; good for one process.
+    Token(String),
+    /// From the controller, after the first join; good for as long as that process lives.
+    Session(String),
+}
+
+impl std::fmt::Debug for Pass {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Token(_) => "Token",
+            Self::Session(_) => "Session",
+        })
+    }
+}
+
+/// One thing that happened on a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub number: u64,
+    pub said: Said,
+}
+
+/// What an agent tells; devices by their number in the plan of the whole run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Said {
+    Worker {
+        device: u32,
+        report: FromWorker,
+    },
+    Gone {
+        device: u32,
+        why: String,
+    },
+    Table(Table),
+    Samples(Samples),
+    Event {
+        what: What,
+        device: Option<u32>,
+    },
+    /// Sensors and workers have ended: nothing follows.
+    Last,
+}
+
+/// From the controller.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Down {
+    /// The first message on every link.
+    Welcome {
+        session: String,
+        /// Reports up to this number are on the controller's disk.
+        kept: u64,
+    },
+    Task {
+        number: u64,
+        task: Box<Task>,
+    },
+    /// Reports up to this number are on the controller's disk.
+    Kept {
+        number: u64,
+    },
+}
+
+/// What an agent has to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Task {
+    /// Drive a device; `Open` starts its worker.
+    Drive {
+        device: u32,
+        order: ToWorker,
+    },
+    Kill {
+        device: u32,
+    },
+    /// Begin to read sensors.
+    Sense {
+        /// The run's plan with this node's devices alone.
+        plan: Box<Plan>,
+        /// The number in the whole plan of the first of them.
+        first: u32,
+        epoch_ns: u64,
+    },
+    /// End workers and sensors, then say [`Said::Last`].
+    Finish,
+    /// All is on the controller's disk, or will never be: end.
+    Leave,
+}
+
+/// A sign of life, with the node's clock.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Beat {
+    pub node: String,
+    pub session: String,
+    /// How far the controller's clock is ahead of the node's, once it is known.
+    pub ahead: Option<Ahead>,
+}
+
+/// The offset of two clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ahead {
+    pub ns: i64,
+    /// Half of the round trip: the offset cannot be further off, however unequal its two ways are.
+    pub error_ns: u64,
+}
+
+/// The controller's clock when a beat came and when it was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beaten {
+    pub came_ns: u64,
+    pub left_ns: u64,
+}
