@@ -37,6 +37,7 @@ NVDISASM = "nvidia/cu13/bin/nvdisasm"
 # Source and architecture of each PTX file.
 SOURCES = [
     ("step", "compute_80"),
+    ("all_reduce", "compute_80"),
     ("matmul", "compute_80"),
     ("matmul", "compute_89"),
     ("hopper", "sm_90a"),

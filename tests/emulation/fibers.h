@@ -61,6 +61,12 @@ template <class T> T atomicAdd(T* to, T value) {
     return old;
 }
 
+template <class T> T atomicOr(T* to, T value) {
+    const T old = *to;
+    *to = old | value;
+    return old;
+}
+
 [[noreturn]] inline void fail(const char* what) {
     fprintf(stderr, "%s (block %u, thread %u)\n", what, blockIdx.x, threadIdx.x);
     abort();
@@ -74,6 +80,8 @@ inline void require(bool holds, const char* what) {
 // One block's or warp's meeting point.
 struct Meeting {
     unsigned size = 0, arrived = 0, times = 0;
+    // What everybody who is here has said, and what all said the last time.
+    bool every = true, said = true;
 };
 
 struct Fiber {
@@ -106,6 +114,8 @@ inline void meet(Meeting& meeting) {
     const unsigned times = meeting.times;
     if (++meeting.arrived == meeting.size) {
         meeting.arrived = 0;
+        meeting.said = meeting.every;
+        meeting.every = true;
         meeting.times++;
     }
     while (meeting.times == times) {
@@ -113,6 +123,12 @@ inline void meet(Meeting& meeting) {
     }
 }
 inline void __syncthreads() { meet(machine.blocks[self().rank]); }
+inline int __syncthreads_and(int holds) {
+    Meeting& meeting = machine.blocks[self().rank];
+    meeting.every = meeting.every && holds;
+    meet(meeting);
+    return meeting.said;
+}
 inline void __syncwarp() { meet(machine.warps[warp_now()]); }
 
 // Every lane gives a value and gets those of its whole warp.

@@ -1,6 +1,8 @@
 // Runs the kernels' own sources on fibers and compares them with plain loops over whole numbers.
 //
 //     proof matmul KERNEL M N K SEED   operands by fill_*, C by KERNEL, every element against Σ a·b; prints “right” or aborts
+//     proof reduce ENTRY RANKS BLOCKS BYTES in|out SEED   a few all-reduces in turn, inputs anew each time; prints “right” or aborts
+//     proof absent ENTRY RANKS BLOCKS BYTES   the same without the last rank; prints what each other rank waited for
 //     proof bits ENTRY ARGUMENTS…      runs a step kernel; arrays come in on stdin and go out on stdout as raw bytes
 //
 // An emulation: it shows that indices, edges, layouts and phases are right, and nothing about a device's own arithmetic.
@@ -22,6 +24,7 @@ namespace portable_fp8 {
 namespace nine {
 #include "../../kernels/cuda/hopper.cu"
 }
+#include "all_reduce.h"
 
 typedef std::vector<std::string> Words;
 
@@ -291,6 +294,16 @@ int bits(const std::string& name, const Words& w) {
         launch(3, 256, 1, [&] { step::addend(out.data(), count, number(w[1])); });
         return output(out);
     }
+#define RANK_FILL(type, Word) \
+    if (name == "rank_fill_" #type) { \
+        std::vector<Word> out(count); \
+        launch(3, 256, 1, [&] { collective::rank_fill_##type(out.data(), count, number(w[1]), number(w[2])); }); \
+        return output(out); \
+    }
+    RANK_FILL(f32, u32) RANK_FILL(bf16, u16) RANK_FILL(f16, u16) RANK_FILL(i32, u32)
+    if (name == "rank_check") {
+        return output(checked(w));
+    }
     if (name == "digest") {
         const std::vector<char> bytes = input();
         std::vector<u64> out(2);
@@ -305,6 +318,13 @@ int main(int count, char** given) {
     if (words.size() == 6 && words[0] == "matmul") {
         machine.chance.seed(number(words[5]));
         return matmul(words[1], {number(words[2]), number(words[3]), number(words[4]), 0, false}) ? 0 : 2;
+    }
+    if (words.size() == 7 && words[0] == "reduce") {
+        machine.chance.seed(number(words[6]));
+        return reduce(words[1], {number(words[2]), number(words[3]), number(words[4]), words[5] == "in"}) ? 0 : 2;
+    }
+    if (words.size() == 5 && words[0] == "absent") {
+        return absent(words[1], {number(words[2]), number(words[3]), number(words[4]), false}) ? 0 : 2;
     }
     if (words.size() >= 2 && words[0] == "bits") {
         return bits(words[1], Words(words.begin() + 2, words.end()));

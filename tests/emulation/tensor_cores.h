@@ -52,6 +52,40 @@ template <class Type> void within_fp8(f64) {}
 template <> inline void within_fp8<E4m3>(f64 sum) { require(std::fabs(sum) <= 8192, "an fp8 sum leaves the exact range"); }
 template <> inline void within_fp8<E5m2>(f64 sum) { within_fp8<E4m3>(sum); }
 
+// The bits of the float of that form that is nearest, the even one of two.
+inline u32 nearest(f64 value, int exponent_bits, int significand_bits) {
+    const int bias = (1 << (exponent_bits - 1)) - 1, sign = std::signbit(value);
+    int exponent;
+    std::frexp(value, &exponent);
+    exponent = std::max(exponent - 1, 1 - bias);
+    const f64 steps = std::nearbyint(std::ldexp(std::fabs(value), significand_bits - exponent));
+    const u32 one = 1u << significand_bits, most = (u32)(2 * bias + 1) << significand_bits;
+    const u32 bits = steps < one ? (u32)steps : ((u32)(exponent + bias) << significand_bits) + (u32)steps - one;
+    return (u32)sign << (exponent_bits + significand_bits) | std::min(bits, most);
+}
+inline u32 bf16_pair(f32 low, f32 high) { return nearest(low, 8, 7) | nearest(high, 8, 7) << 16; }
+inline u32 half_pair(f32 low, f32 high) { return nearest(low, 5, 10) | nearest(high, 5, 10) << 16; }
+inline f32 half_value(u16 bits) { return (f32)decode(bits, 5, 10); }
+
+// Others take their turn before each store and at each look, so that what must be waited for has not happened yet.
+inline void store_release(u32* to, u32 value) {
+    yield();
+    *to = value;
+}
+inline u32 load_acquire(const u32* from) {
+    yield();
+    return *from;
+}
+inline void store_whole(u64* to, u64 value) {
+    require((uintptr_t)to % 8 == 0, "a store of 8 bytes to no multiple of them");
+    yield();
+    *to = value;
+}
+inline u64 load_whole(const u64* from) {
+    yield();
+    return *from;
+}
+
 inline u64 device_nanoseconds() {
     static u64 now = 0;
     return now += 32;

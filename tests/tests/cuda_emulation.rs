@@ -17,6 +17,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+#[path = "cuda_emulation/all_reduce.rs"]
+mod all_reduce;
+
 fn build(compiler: &Path, source: &Path, program: &Path) {
     let options = ["-std=c++17", "-Wno-unknown-pragmas", "-Wno-psabi"];
     let built = Command::new(compiler)
@@ -474,15 +477,7 @@ fn row_sums_from_the_generator_alone_are_those_that_the_audit_expects() {
 #[test]
 fn addends_and_digests_are_those_of_the_exact_all_reduce() {
     let Some(proof) = proof() else { return };
-    // The key of (seed 7, rank 2, iteration 9): three rounds of splitmix64's finaliser, as collective/exact.rs has it.
-    let mut state = 7_u64;
-    for word in [2, 9, 0x9E37_79B9_7F4A_7C15] {
-        state = state.wrapping_add(word).wrapping_add(0x9E37_79B9_7F4A_7C15);
-        state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        state ^= state >> 31;
-    }
-    let key = ((state >> 32) as u32).to_string();
+    let key = exact::key(7, 2, 9).to_string();
     let mut wanted = vec![0.0; 3001];
     exact::fill_exact(&mut wanted, 7, 2, 9);
     let bytes = run(proof, &["bits", "addend", "3001", &key], &[]);

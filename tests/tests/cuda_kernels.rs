@@ -15,8 +15,9 @@ use std::process::Command;
 
 /// The newest PTX ISA that driver release 550 takes.
 const PTX_ISA_MAX: (u32, u32) = (8, 4);
-const PTX: [&str; 4] = [
+const PTX: [&str; 5] = [
     "step.compute_80.ptx",
+    "all_reduce.compute_80.ptx",
     "matmul.compute_80.ptx",
     "matmul.compute_89.ptx",
     "hopper.sm_90a.ptx",
@@ -112,8 +113,9 @@ fn a_driver_of_release_550_takes_every_committed_ptx() {
 fn every_entry_stands_in_its_contract_and_every_contract_has_its_entry() {
     for (source, files) in [
         ("step.cu", &PTX[0..1]),
-        ("matmul.cu", &PTX[1..3]),
-        ("hopper.cu", &PTX[3..4]),
+        ("all_reduce.cu", &PTX[1..2]),
+        ("matmul.cu", &PTX[2..4]),
+        ("hopper.cu", &PTX[4..5]),
     ] {
         let made: BTreeSet<_> = files
             .iter()

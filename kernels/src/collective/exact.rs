@@ -116,8 +116,8 @@ fn keys(seed: u64, members: &[u32], iteration: u64) -> Result<Vec<u32>, TooManyR
     Ok(members.iter().map(|&r| key(seed, r, iteration)).collect())
 }
 
-/// One 32-bit key per (seed, rank, iteration): three rounds of the 64-bit finaliser of splitmix64.
-pub(crate) fn key(seed: u64, rank: u32, iteration: u64) -> u32 {
+/// The 32-bit key of (seed, rank, iteration) from which every element is drawn: three rounds of the 64-bit finaliser of splitmix64.
+pub fn key(seed: u64, rank: u32, iteration: u64) -> u32 {
     let mut state = seed;
     for word in [u64::from(rank), iteration, 0x9e37_79b9_7f4a_7c15] {
         state = state.wrapping_add(word).wrapping_add(0x9e37_79b9_7f4a_7c15);
