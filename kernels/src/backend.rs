@@ -5,6 +5,7 @@
 //! allocated and nothing waits for the host while the load runs.
 
 use crate::collective::Collective;
+use crate::collective::within::{Within, WithinDone};
 use crate::device::{Absent, DeviceInfo};
 use crate::error::KernelError;
 use crate::work::{StepDone, Submission};
@@ -57,6 +58,16 @@ pub trait Device {
     /// Writes patterns to nearly all free memory of the device's own and reads them back; `None` where its memory
     /// is the host's or the engine has no such test. Only with no step prepared.
     fn test_memory(&mut self) -> Result<Option<MemoryTest>, KernelError> {
+        Ok(None)
+    }
+
+    /// All-reduces between ranks that share this device; `None` where the engine has no kernel for it.
+    /// Only with no step prepared.
+    ///
+    /// # Errors
+    /// [`KernelError::Memory`] and [`KernelError::Device`] before anything runs; a wrong total or a rank that stayed
+    /// away is no error but in what is returned.
+    fn reduce_within(&mut self, _ask: &Within) -> Result<Option<WithinDone>, KernelError> {
         Ok(None)
     }
 }

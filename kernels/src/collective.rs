@@ -4,13 +4,14 @@
 //! place, every rank reads the total from its own output, and inputs stay as they were. Refuses to
 //! wait without a limit, to go on in a group that lost a member before the survivors have
 //! regrouped, and to know what bandwidth is acceptable. Transports: [`host`] (shared memory of one
-//! machine). Inputs whose total is exact in any order: [`exact`].
+//! machine). Inputs whose total is exact in any order: [`exact`]. Ranks that share one device: [`within`].
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub mod exact;
 pub mod host;
+pub mod within;
 
 /// Least time that a rank waits for the others of an all-reduce before it gives its group up.
 pub const LEAST_PATIENCE: Duration = Duration::from_millis(3_500);

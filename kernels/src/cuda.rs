@@ -7,6 +7,7 @@
 
 use crate::backend::{Backend, Device, MemoryTest, PreparedStep};
 use crate::collective::Collective;
+use crate::collective::within::{Within, WithinDone};
 use crate::device::{Absent, DeviceInfo};
 use crate::error::KernelError;
 use hallmark_profiles::units::Bytes;
@@ -30,6 +31,7 @@ mod library;
 mod module;
 mod own;
 mod pattern;
+mod reduce;
 mod rig;
 mod step;
 mod ticks;
@@ -346,5 +348,9 @@ impl Device for Opened {
 
     fn test_memory(&mut self) -> Result<Option<MemoryTest>, KernelError> {
         pattern::test(&self.gpu, &self.modules).map(Some)
+    }
+
+    fn reduce_within(&mut self, ask: &Within) -> Result<Option<WithinDone>, KernelError> {
+        reduce::within(&self.gpu, &self.modules, ask).map(Some)
     }
 }

@@ -72,6 +72,8 @@ functions! {
         cuModuleGetFunction: fn(*mut CUfunction, CUmodule, *const c_char) -> Status;
         cuFuncSetAttribute: fn(CUfunction, CUfunction_attribute, c_int) -> Status;
         cuLaunchKernel: fn(CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, CUstream, *mut *mut c_void, *mut *mut c_void) -> Status;
+        cuLaunchCooperativeKernel: fn(CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, CUstream, *mut *mut c_void) -> Status;
+        cuOccupancyMaxActiveBlocksPerMultiprocessor: fn(*mut c_int, CUfunction, c_int, usize) -> Status;
         cuTensorMapEncodeTiled: fn(*mut CUtensorMap, CUtensorMapDataType, u32, *mut c_void, *const u64, *const u64, *const u32, *const u32, CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill) -> Status;
     }
 }

@@ -8,7 +8,7 @@ use super::describe::Found;
 use super::driver::{Driver, Failure, NOT_READY, Status};
 use crate::error::KernelError;
 use crate::timer::now_ns;
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
 use cudarc::driver::sys::{
     CUcontext, CUctx_flags, CUdevice, CUdeviceptr, CUevent, CUevent_flags, CUevent_record_flags,
     CUfunction, CUstream, CUstream_flags,
@@ -176,6 +176,25 @@ impl Gpu {
             gpu: Arc::clone(self),
             handle,
         })
+    }
+
+    /// Blocks of `threads` threads of this kernel that the whole device can hold at once.
+    pub fn resident(&self, function: CUfunction, threads: u32) -> Result<u32, KernelError> {
+        let mut blocks: c_int = 0;
+        // SAFETY: one number is written to a local.
+        let status = unsafe {
+            (self
+                .driver
+                .calls
+                .cuOccupancyMaxActiveBlocksPerMultiprocessor)(
+                &raw mut blocks,
+                function,
+                threads as c_int,
+                0,
+            )
+        };
+        self.ok(status, "ask how many blocks fit")?;
+        Ok(u32::try_from(blocks).unwrap_or(0) * self.found.multiprocessors)
     }
 
     /// Waits for everything queued to `stream` so far.
@@ -356,6 +375,32 @@ impl Stream {
                 self.handle,
                 pointers.as_mut_ptr(),
                 std::ptr::null_mut(),
+            )
+        };
+        self.gpu.ok(status, doing)
+    }
+
+    /// As [`Self::launch_at`], all blocks at once or not at all.
+    pub fn launch_together(
+        &self,
+        function: CUfunction,
+        shape: Shape,
+        pointers: &mut [*mut c_void],
+        doing: &'static str,
+    ) -> Result<(), KernelError> {
+        // SAFETY: as above.
+        let status = unsafe {
+            (self.gpu.driver.calls.cuLaunchCooperativeKernel)(
+                function,
+                shape.grid,
+                1,
+                1,
+                shape.block,
+                1,
+                1,
+                shape.shared_bytes,
+                self.handle,
+                pointers.as_mut_ptr(),
             )
         };
         self.gpu.ok(status, doing)

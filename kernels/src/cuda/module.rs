@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub(super) enum Source {
     /// All work but matmuls; compute capability 8.0 and later.
     Step,
+    /// All-reduces over memory that each rank can reach; 8.0 and later.
+    Reduce,
     /// Matmuls but of 8-bit floats; 8.0 and later.
     Ampere,
     /// Matmuls of 8-bit floats; 8.9 and later.
@@ -36,6 +38,7 @@ impl Source {
     const fn text(self) -> &'static str {
         match self {
             Self::Step => ptx!("step.compute_80.ptx"),
+            Self::Reduce => ptx!("all_reduce.compute_80.ptx"),
             Self::Ampere => ptx!("matmul.compute_80.ptx"),
             Self::Ada => ptx!("matmul.compute_89.ptx"),
             Self::Hopper => ptx!("hopper.sm_90a.ptx"),
@@ -51,6 +54,7 @@ impl Source {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Step => "step.compute_80",
+            Self::Reduce => "all_reduce.compute_80",
             Self::Ampere => "matmul.compute_80",
             Self::Ada => "matmul.compute_89",
             Self::Hopper => "hopper.sm_90a",
@@ -202,7 +206,13 @@ mod tests {
 
     #[test]
     fn every_ptx_of_this_build_is_one_that_release_550_takes_and_ends_with_a_zero() {
-        for source in [Source::Step, Source::Ampere, Source::Ada, Source::Hopper] {
+        for source in [
+            Source::Step,
+            Source::Reduce,
+            Source::Ampere,
+            Source::Ada,
+            Source::Hopper,
+        ] {
             let text = source.text();
             assert_eq!(text.find('\0'), Some(text.len() - 1), "{source:?}");
             let version = text.lines().find_map(|l| l.strip_prefix(".version "));
