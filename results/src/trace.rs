@@ -27,7 +27,8 @@ impl Bin {
         });
     }
 
-    fn merge(&mut self, other: &Self) {
+    /// As if the other's samples had come here.
+    pub fn merge(&mut self, other: &Self) {
         if other.count == 0 {
             return;
         }

@@ -6,11 +6,12 @@
 pub mod evidence;
 pub mod implied;
 mod judge;
-mod limits;
+pub(crate) mod limits;
 mod observe;
 pub(crate) mod words;
 
 pub use judge::judge;
+pub(crate) use observe::settings;
 
 use hallmark_profiles::criterion::{Criterion, Side};
 use hallmark_profiles::units::Unit;

@@ -12,6 +12,7 @@
 pub mod browser;
 pub mod component;
 pub mod golden;
+pub mod hall;
 pub mod hostile;
 pub mod program;
 pub mod staged;

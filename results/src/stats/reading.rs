@@ -24,6 +24,7 @@ pub struct Held {
     last_ns: u64,
     /// The longest stretch of equal readings: from, to.
     pub longest_ns: (u64, u64),
+    longest: f64,
     /// Readings that differ from the one before, and all that have one before.
     pub moved: u64,
     pub seen: u64,
@@ -45,12 +46,18 @@ impl Held {
         let (from, to) = self.longest_ns;
         if at_ns.saturating_sub(self.since_ns) > to.saturating_sub(from) {
             self.longest_ns = (self.since_ns, at_ns);
+            self.longest = value;
         }
     }
 
     /// Whether the longest stretch reaches the last reading.
     pub fn is_to_the_end(&self) -> bool {
         self.seen > 0 && self.longest_ns.1 == self.last_ns
+    }
+
+    /// The value of the longest stretch.
+    pub fn longest_value(&self) -> f64 {
+        self.longest
     }
 
     /// The value held now.

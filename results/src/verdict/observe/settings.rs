@@ -58,41 +58,69 @@ pub fn are_comparable(standing: &Standing) -> bool {
     !comparable(standing, &found(standing)).is_empty()
 }
 
+/// A device's settings held against its peers'.
+struct Held<'a> {
+    /// Each setting in which it differs, in words.
+    unlike: Vec<String>,
+    compared: u64,
+    /// A setting that could not be read.
+    unread: Option<&'a str>,
+}
+
+fn held<'a>(standing: &Standing, found: &Found<'a>, device: u32) -> Held<'a> {
+    let devices = &standing.opened().plan.devices;
+    let kind = |d: u32| devices.get(d as usize).map(|d| (&d.engine, &d.name));
+    let mut held = Held {
+        unlike: Vec::new(),
+        compared: 0,
+        unread: None,
+    };
+    for (key, values) in found {
+        let is_peer = |d: u32| d != device && kind(d) == kind(device);
+        let peers = values.iter().filter(|(d, _)| is_peer(**d));
+        let Some(usual) = most(peers.map(|(_, value)| *value)) else {
+            continue;
+        };
+        held.compared += 1;
+        match values.get(&device) {
+            Some(own) if *own == usual => {}
+            Some(own) if !own.starts_with("unreadable") => {
+                held.unlike.push(format!("{key} {own}, its peers {usual}"));
+            }
+            _ => held.unread = Some(*key),
+        }
+    }
+    held
+}
+
+/// Devices that are set up unlike most of their peers, and in what.
+pub fn unlike(standing: &Standing) -> Vec<(u32, String)> {
+    let found = found(standing);
+    let of = |device: u32| (device, held(standing, &found, device).unlike.join("; "));
+    let all = comparable(standing, &found).into_iter().map(of);
+    all.filter(|(_, unlike)| !unlike.is_empty()).collect()
+}
+
 impl<'a> Scene<'a> {
     /// For each device that has peers: the number of settings in which it differs from most of them.
     pub(super) fn settings(&self) -> Vec<Sight<'a>> {
         let found = found(self.standing);
-        let devices = &self.standing.opened().plan.devices;
-        let kind = |d: u32| devices.get(d as usize).map(|d| (&d.engine, &d.name));
         let sight = |device: u32| {
-            let (mut unlike, mut compared, mut unread) = (Vec::new(), 0, None);
-            for (key, values) in &found {
-                let is_peer = |d: u32| d != device && kind(d) == kind(device);
-                let peers = values.iter().filter(|(d, _)| is_peer(**d));
-                let Some(usual) = most(peers.map(|(_, value)| *value)) else {
-                    continue;
-                };
-                compared += 1;
-                match values.get(&device) {
-                    Some(own) if *own == usual => {}
-                    Some(own) if !own.starts_with("unreadable") => {
-                        unlike.push(format!("{key} {own}, its peers {usual}"));
-                    }
-                    _ => unread = Some(*key),
-                }
-            }
-            let evidence = match unread {
-                Some(key) if unlike.is_empty() => {
+            let held = held(self.standing, &found, device);
+            let evidence = match held.unread {
+                Some(key) if held.unlike.is_empty() => {
                     Evidence::Missing(format!("its setting {key} could not be read"))
                 }
                 _ => Evidence::Exact {
-                    value: unlike.len() as f64,
-                    samples: compared,
+                    value: held.unlike.len() as f64,
+                    samples: held.compared,
                 },
             };
-            let id = devices[device as usize].id.clone();
+            let id = self.standing.opened().plan.devices[device as usize]
+                .id
+                .clone();
             Sight {
-                thin: (!unlike.is_empty()).then(|| unlike.join("; ")),
+                thin: (!held.unlike.is_empty()).then(|| held.unlike.join("; ")),
                 ..Sight::new(id, Some(device), evidence)
             }
         };

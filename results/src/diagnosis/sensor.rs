@@ -1,0 +1,465 @@
+//! The measurement itself: stuck, stale, replayed, scaled, out of step with the load, beyond what can be.
+//!
+//! A sensor's health is read from its own readings and its peers' alone, so that the judge can call what rests on
+//! it thin. Refuses to call a reading stuck that rests as long as its peers' do.
+
+use super::departure::{Measure, Rule, field, step_of};
+use super::hall::Row;
+use super::place::{Groups, Level};
+use super::signs::{Signs, moved};
+use super::{Cause, Diagnosis, Sign, Size};
+use crate::frame::SeriesKind;
+use crate::standing::{Standing, TableRun};
+use crate::stats::lag::lag;
+use crate::stats::outlier::median;
+use crate::verdict::limits;
+use hallmark_profiles::metric::Metric;
+use hallmark_profiles::units::{Unit, human};
+
+/// A reading rests for at least so long, so many periods, and so many times as long as its peers'.
+const STUCK_NS: u64 = 30_000_000_000;
+const STUCK_PERIODS: u64 = 30;
+const STUCK_PEERS: u64 = 10;
+/// A reading that moves less often than its peers' by this factor is told again and again.
+const STALE_MOVES: f64 = 0.3;
+const STALE_SEEN: u64 = 100;
+/// Age of a reading that is no news, s. Source: METRICS.md, gaps of a node.
+const AGE_S: f64 = 5.0;
+/// A factor that a meter's accuracy class does not allow.
+const SCALE: f64 = 0.025;
+/// Rate and clock that stay within this belong to the true power, not to the one read.
+const FLAT: f64 = 0.02;
+/// Power that falls by this much while as much work is done.
+const SHORTCUT: f64 = 0.1;
+/// A node whose readings come before or after the others' by this share of a bin and this time.
+const LAG_BINS: f64 = 0.3;
+const LAG_S: f64 = 0.1;
+const LAG_MOST: usize = 8;
+const LAG_ALIKE: f64 = 0.8;
+/// A clock that is off by this much, s. Source: METRICS.md, 10 ms, and ten times that for a sure name.
+const OFFSET_S: f64 = 0.1;
+/// Readings that move whenever their device works.
+const LIVELY: [Metric; 4] = [
+    Metric::PowerDraw,
+    Metric::PowerInstant,
+    Metric::TempCore,
+    Metric::TempMemory,
+];
+
+/// What is wrong with one series' sensor: cause, since when, in words.
+pub struct Ill {
+    pub cause: Cause,
+    pub onset_ns: u64,
+    pub why: String,
+}
+
+/// Whether the readings of one series are its own and of now.
+pub fn ill(standing: &Standing, table: usize, column: usize) -> Option<Ill> {
+    let run = standing.tables().get(table)?;
+    let series = run.table.series.get(column)?;
+    if let Some(again) = run.echoes.get(column)?.as_ref().and_then(|e| e.found()) {
+        let why = format!(
+            "{} readings came again digit for digit, {} later",
+            series.metric, again.distance
+        );
+        return Some(Ill {
+            cause: Cause::SensorReplayed,
+            onset_ns: again.from_ns,
+            why,
+        });
+    }
+    if !LIVELY.contains(&series.metric) || series.kind != SeriesKind::Gauge {
+        return None;
+    }
+    stuck(standing, run, column).or_else(|| stale(standing, run, column))
+}
+
+/// The same series of the other devices.
+fn peers<'a>(
+    standing: &'a Standing,
+    run: &'a TableRun,
+    column: usize,
+) -> impl Iterator<Item = (&'a TableRun, usize)> {
+    let own = &run.table.series[column];
+    let tables = standing.tables().iter();
+    let others = tables.filter(|t| t.table.device.is_some() && t.table.id != run.table.id);
+    others.filter_map(move |t| {
+        let same = |s: &crate::frame::Series| s.metric == own.metric && s.label == own.label;
+        Some((t, t.table.series.iter().position(same)?))
+    })
+}
+
+fn stuck(standing: &Standing, run: &TableRun, column: usize) -> Option<Ill> {
+    let held = &run.held[column];
+    let (from, to) = held.longest_ns;
+    let least = STUCK_NS.max(STUCK_PERIODS.saturating_mul(run.table.period_ns));
+    let length = to.saturating_sub(from);
+    if length < least || run.table.device.is_none() {
+        return None;
+    }
+    let rests = peers(standing, run, column).map(|(t, c)| {
+        let (from, to) = t.held[c].longest_ns;
+        to.saturating_sub(from) as f64
+    });
+    let rests: Vec<f64> = rests.collect();
+    // A device that was lost has nothing to say any more.
+    let lost = run
+        .table
+        .device
+        .and_then(|d| standing.devices().get(d as usize));
+    let lost = lost.is_some_and(|d| !d.faults.is_empty());
+    let usual = if rests.len() >= 3 {
+        median(&rests)?
+    } else if matches!(
+        run.table.series[column].metric,
+        Metric::PowerDraw | Metric::PowerInstant
+    ) {
+        0.0
+    } else {
+        return None;
+    };
+    (!lost && length as f64 >= STUCK_PEERS as f64 * usual).then(|| Ill {
+        cause: Cause::SensorStuck,
+        onset_ns: from,
+        why: format!(
+            "{} stayed at {} for {}",
+            run.table.series[column].metric,
+            human(held.longest_value(), run.table.series[column].unit),
+            human(length as f64 / 1e9, Unit::Second)
+        ),
+    })
+}
+
+fn stale(standing: &Standing, run: &TableRun, column: usize) -> Option<Ill> {
+    let held = &run.held[column];
+    let own = held.share_moved().filter(|_| held.seen >= STALE_SEEN)?;
+    let others = peers(standing, run, column).filter_map(|(t, c)| t.held[c].share_moved());
+    let others: Vec<f64> = others.collect();
+    let usual = median(&others).filter(|_| others.len() >= 3)?;
+    (own < STALE_MOVES * usual && held.moved >= 3).then(|| Ill {
+        cause: Cause::SensorStale,
+        onset_ns: held.longest_ns.0,
+        why: format!(
+            "{} moved in {} of its readings, its peers' in {}",
+            run.table.series[column].metric,
+            human(100.0 * own, Unit::Percent),
+            human(100.0 * usual, Unit::Percent)
+        ),
+    })
+}
+
+/// What the sensors' own readings show.
+pub fn all(standing: &Standing) -> Vec<Diagnosis> {
+    let groups = Groups::of(&standing.opened().plan.devices);
+    let mut found = Vec::new();
+    for (table, run) in standing.tables().iter().enumerate() {
+        let place = match run.table.device {
+            Some(device) => groups.gpu(device as usize),
+            None => groups.of_meter(&run.table.place),
+        };
+        for column in 0..run.table.series.len() {
+            if let Some(ill) = ill(standing, table, column) {
+                let metric = run.table.series[column].metric;
+                let evidence = vec![Sign::new(metric, ill.why)];
+                let one = Diagnosis::new(ill.cause, place.clone(), 0.0, (0, 0), evidence);
+                found.push(one.since(Some(ill.onset_ns)));
+            }
+        }
+    }
+    found.extend(impossible(standing, &groups));
+    found
+}
+
+/// Devices that did more than their datasheet says they can.
+fn impossible(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
+    let of = |device: usize| {
+        let run = &standing.devices()[device];
+        let peak = limits::sku_peak(standing, device)?;
+        let spent: f64 = run.computing.rates().sum::<f64>() * run.computing.bin_ns() as f64 / 1e9;
+        let rate = run.flop * 1e9 / Some(spent).filter(|ns| *ns > 0.0)?;
+        (rate > peak).then(|| {
+            let shown = |v| human(v, Unit::FlopPerSecond);
+            let what = format!(
+                "{} while computing, its datasheet {}",
+                shown(rate),
+                shown(peak)
+            );
+            let evidence = vec![Sign::new(Metric::KernelRate, what)];
+            Diagnosis::new(
+                Cause::ShortcutWork,
+                groups.gpu(device),
+                0.0,
+                (0, 0),
+                evidence,
+            )
+        })
+    };
+    (0..standing.devices().len()).filter_map(of).collect()
+}
+
+/// What the readings show against each other: factors, lags, ages.
+pub fn phases(signs: &Signs) -> Vec<Diagnosis> {
+    let mut found = powers(signs);
+    found.extend(meters(signs));
+    found.extend(aged(signs));
+    found.extend(offset(signs));
+    found.extend(skewed(signs));
+    found
+}
+
+const UP: Rule = Rule {
+    measure: Measure::Ratio,
+    unit: Unit::One,
+    sign: 1.0,
+    step: SCALE,
+    level: 0.3,
+    group: 0.3,
+    climb: None,
+    rare: false,
+};
+const DOWN: Rule = Rule { sign: -1.0, ..UP };
+
+/// Median of the excess since an instant less that before it; what stays the same stays within `FLAT`.
+fn change(row: Option<&Option<Row>>, at_ns: &[u64], onset_ns: u64) -> Option<f64> {
+    let row = row?.as_ref()?;
+    let side = |after: bool| {
+        let own = row
+            .iter()
+            .zip(at_ns)
+            .filter(|(v, at)| v.is_finite() && (**at >= onset_ns) == after);
+        median(&own.map(|(v, _)| *v).collect::<Vec<_>>())
+    };
+    Some(side(true)? - side(false)?)
+}
+
+/// A device's power that steps while rate and clock do not: a scaled sensor where its heat stays, less work where
+/// its heat goes with it.
+fn powers(signs: &Signs) -> Vec<Diagnosis> {
+    let hall = &signs.hall;
+    let mut found = Vec::new();
+    for rule in [UP, DOWN] {
+        let watts = hall.gauge(Metric::PowerDraw, |_| true);
+        let power = field(hall, watts, rule);
+        for device in power.affected() {
+            let Some(step) = power.at(device) else {
+                continue;
+            };
+            let Some(onset_ns) = step.onset_ns else {
+                continue;
+            };
+            let of = |row| change(row, &hall.at_ns, onset_ns);
+            let rate = of(signs.rate.excess.get(device)).unwrap_or(0.0);
+            let clock = of(signs.clock.excess.get(device)).unwrap_or(0.0);
+            let heat = of(signs.heat.excess.get(device));
+            if rate.abs() > FLAT || clock.abs() > FLAT || signs.brake[device].is_some() {
+                continue;
+            }
+            // About 25 K over the coolant at full power: a true change of power moves it by its share.
+            let expected = 25.0 * step.size.value;
+            let follows = heat.is_some_and(|h| h / expected > 0.5);
+            let place = hall.groups.gpu(device);
+            let lead = moved(Metric::PowerDraw, "power", &step);
+            let flat = Sign::new(Metric::KernelRate, "rate and clock normal");
+            let (cause, told) = match (follows, heat) {
+                (true, _) if step.size.value <= -SHORTCUT => (
+                    Cause::ShortcutWork,
+                    Sign::new(Metric::TempCore, "cooler with it"),
+                ),
+                (false, Some(_)) => (
+                    Cause::SensorScaled,
+                    Sign::new(Metric::TempCore, "temperature as before"),
+                ),
+                _ => continue,
+            };
+            let one = Diagnosis::new(cause, place, step.p, (2, 2), vec![lead, flat, told]);
+            found.push(one.since(step.onset_ns));
+        }
+    }
+    found
+}
+
+/// Meters against the sum of what they feed, and the balances that the hall's own meters give.
+fn meters(signs: &Signs) -> Vec<Diagnosis> {
+    let hall = &signs.hall;
+    let watts = hall.gauge(Metric::PowerDraw, |_| true);
+    let mut found = Vec::new();
+    for meter in hall.meters(Metric::PowerDraw) {
+        let own: Vec<&Row> = meter
+            .place
+            .devices
+            .iter()
+            .filter_map(|d| watts.get(*d as usize)?.as_ref())
+            .collect();
+        let runs = hall.standing.devices();
+        let lost = |d: &u32| runs.get(*d as usize).is_none_or(|r| !r.faults.is_empty());
+        let short = own.is_empty() || own.len() < meter.place.devices.len();
+        if short || meter.place.devices.iter().any(lost) {
+            continue;
+        }
+        let of = |column: usize| meter.row[column] / own.iter().map(|r| r[column]).sum::<f64>();
+        let share: Row = (0..meter.row.len()).map(of).collect();
+        for rule in [UP, DOWN] {
+            if let Some(step) = step_of(hall, &share, rule) {
+                let what = "meter over the sum of its devices";
+                let evidence = vec![moved(Metric::PowerRecon, what, &step)];
+                let place = meter.place.clone();
+                let one = Diagnosis::new(Cause::SensorScaled, place, step.p, (1, 1), evidence);
+                found.push(one.since(step.onset_ns));
+            }
+        }
+    }
+    for (metric, least) in [(Metric::PowerRecon, 2.5), (Metric::HeatBalance, 5.0)] {
+        for meter in hall.meters(metric) {
+            let rule = |sign| Rule {
+                measure: Measure::Difference,
+                unit: Unit::Percent,
+                step: least,
+                sign,
+                ..UP
+            };
+            let step = [1.0, -1.0]
+                .into_iter()
+                .find_map(|s| step_of(hall, &meter.row, rule(s)));
+            if let Some(step) = step {
+                let name = metric.id().replace('_', " ");
+                let evidence = vec![moved(metric, &name, &step)];
+                let one =
+                    Diagnosis::new(Cause::SensorScaled, meter.place, step.p, (0, 1), evidence);
+                found.push(one.since(step.onset_ns));
+            }
+        }
+    }
+    found
+}
+
+/// Sensors whose newest reading is old.
+fn aged(signs: &Signs) -> Vec<Diagnosis> {
+    let hall = &signs.hall;
+    let of = |(run, column): (&TableRun, usize)| {
+        let row = hall.row(&run.traces[column]);
+        let at = row.windows(2).position(|w| w.iter().all(|v| *v > AGE_S))?;
+        let most = row
+            .iter()
+            .copied()
+            .filter(|v| v.is_finite())
+            .fold(0.0, f64::max);
+        let place = match run.table.device {
+            Some(device) => hall.groups.gpu(device as usize),
+            None => hall.groups.of_meter(&run.table.place),
+        };
+        let what = format!("readings up to {} old", human(most, Unit::Second));
+        let evidence = vec![Sign::new(Metric::TelemetryAge, what)];
+        let one = Diagnosis::new(Cause::SensorStale, place, 0.0, (0, 0), evidence);
+        Some(one.since(hall.at_ns.get(at).copied()))
+    };
+    hall.columns(Metric::TelemetryAge).filter_map(of).collect()
+}
+
+/// Nodes whose clock was measured to be off.
+fn offset(signs: &Signs) -> Vec<Diagnosis> {
+    let hall = &signs.hall;
+    let of = |(run, column): (&TableRun, usize)| {
+        let row = hall.row(&run.traces[column]);
+        let at = row
+            .windows(2)
+            .position(|w| w.iter().all(|v| v.abs() > OFFSET_S))?;
+        let place = hall.groups.of_meter(&run.table.place);
+        let what = format!("clock off by {}", human(row[at], Unit::Second));
+        let evidence = vec![Sign::new(Metric::ClockOffset, what)];
+        let one = Diagnosis::new(Cause::ClockSkew, place, 0.0, (0, 0), evidence);
+        Some(one.since(hall.at_ns.get(at).copied()))
+    };
+    hall.columns(Metric::ClockOffset).filter_map(of).collect()
+}
+
+/// Nodes whose power comes before or after the other nodes' by one lag, where the bins are fine enough.
+fn skewed(signs: &Signs) -> Vec<Diagnosis> {
+    let hall = &signs.hall;
+    let nodes = hall.groups.all().iter().filter(|g| g.level == Level::Node);
+    let mut courses: Vec<(&super::place::Group, Row, u64)> = Vec::new();
+    for node in nodes {
+        let own = hall.columns(Metric::PowerDraw).filter(|(t, _)| {
+            t.table
+                .device
+                .is_some_and(|d| node.devices.contains(&(d as usize)))
+        });
+        let own: Vec<(&TableRun, usize)> = own.collect();
+        let Some(bin_ns) = own.iter().map(|(t, c)| t.traces[*c].bin_ns()).max() else {
+            continue;
+        };
+        courses.push((node, total(&own, bin_ns), bin_ns));
+    }
+    let Some(bin_ns) = courses.iter().map(|c| c.2).max() else {
+        return Vec::new();
+    };
+    courses.retain(|c| c.2 == bin_ns);
+    let length = courses.iter().map(|c| c.1.len()).min().unwrap_or(0);
+    let of = |index: usize| {
+        let (node, own, _) = &courses[index];
+        let others: Row = (0..length)
+            .map(|i| {
+                let rest = courses.iter().enumerate().filter(|(o, _)| *o != index);
+                median(&rest.map(|(_, c)| c.1[i]).collect::<Vec<_>>()).unwrap_or(f64::NAN)
+            })
+            .collect();
+        let found = lag(&others, own.get(..length)?, LAG_MOST)?;
+        let lag_s = found.steps * bin_ns as f64 / 1e9;
+        let clear = found.steps.abs() >= LAG_BINS && lag_s.abs() >= LAG_S;
+        (clear && found.correlation >= LAG_ALIKE).then(|| {
+            let size = Size {
+                value: lag_s,
+                low: lag_s,
+                high: lag_s,
+                unit: Unit::Second,
+            };
+            let way = if lag_s > 0.0 { "after" } else { "before" };
+            let what = format!(
+                "power comes {} {way} the other nodes'",
+                human(lag_s.abs(), Unit::Second)
+            );
+            let evidence = vec![Sign::new(Metric::ClockOffset, what).sized(Some(size))];
+            let place = if node.devices.len() == 1 {
+                hall.groups.gpu(node.devices[0])
+            } else {
+                node.place()
+            };
+            Diagnosis::new(
+                Cause::ClockSkew,
+                place,
+                1.0 - found.correlation,
+                (1, 1),
+                evidence,
+            )
+        })
+    };
+    // Two nodes cannot say which of them is off.
+    if courses.len() < 3 {
+        return Vec::new();
+    }
+    (0..courses.len()).filter_map(of).collect()
+}
+
+/// Sum of several traces in bins of one width; a hole in one is a hole in all.
+fn total(own: &[(&TableRun, usize)], bin_ns: u64) -> Row {
+    let rows = own.iter().map(|(run, column)| {
+        let trace = &run.traces[*column];
+        let factor = (bin_ns / trace.bin_ns()).max(1) as usize;
+        let mean = |bins: &[crate::trace::Bin]| {
+            let (sum, count) = bins
+                .iter()
+                .fold((0.0, 0), |(s, n), b| (s + b.sum, n + b.count));
+            if count == 0 {
+                f64::NAN
+            } else {
+                sum / count as f64
+            }
+        };
+        trace.bins().chunks(factor).map(mean).collect::<Row>()
+    });
+    rows.reduce(|mut a, b| {
+        a.truncate(b.len());
+        a.iter_mut().zip(b).for_each(|(x, y)| *x += y);
+        a
+    })
+    .unwrap_or_default()
+}
