@@ -217,6 +217,15 @@ pub struct Seal {
     pub run: PathBuf,
 }
 
+/// What `prove` can show of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Proof {
+    Memory,
+    Matmul,
+    AllReduce,
+    Ratio,
+}
+
 #[derive(Debug, Args)]
 pub struct Prove {
     /// Try these devices or engines, e.g. cuda,cpu0 (see `hallmark inspect`)
@@ -227,6 +236,15 @@ pub struct Prove {
         value_name = "LIST"
     )]
     pub devices: Vec<String>,
+    /// Prove only of memory, matmul, all-reduce, ratio (to cuBLASLt) [default: all but ratio]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "LIST",
+        hide_possible_values = true
+    )]
+    pub only: Vec<Proof>,
     #[command(flatten)]
     pub cuda: Cuda,
 }

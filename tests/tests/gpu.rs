@@ -74,21 +74,32 @@ fn a_part_that_failed_is_run_again_and_one_that_passed_only_by_another_program()
         gpu(&[&["--binary", binary, "--out", out], parts].concat())
     };
     folder.write("code", "1");
-    let failed = run(&["--part", "own", "--part", "cublaslt"], &binary).expect_code(1);
+    let failed = run(&["--part", "own", "--part", "ratio"], &binary).expect_code(1);
     assert!(failed.stdout.contains("FAILED"), "{failed}");
     assert_eq!(
         told(&outcomes(&out)),
-        [("own", "failed"), ("cublaslt", "not shown")]
+        [("own", "failed"), ("ratio", "not shown")]
     );
     folder.write("code", "0");
-    let passing = run(&["--part", "1", "--part", "run", "--part", "burn"], &binary);
+    let parts = [
+        "--part",
+        "1",
+        "--part",
+        "all-reduce",
+        "--part",
+        "run",
+        "--part",
+        "burn",
+    ];
+    let passing = run(&parts, &binary);
     assert_eq!(passing.code, Some(0), "{passing}");
     let passed = outcomes(&out);
     assert_eq!(
         told(&passed),
         [
-            ("cublaslt", "not shown"),
+            ("ratio", "not shown"),
             ("own", "passed"),
+            ("all-reduce", "passed"),
             ("run", "passed"),
             ("burn", "passed")
         ]

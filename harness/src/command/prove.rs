@@ -1,10 +1,13 @@
-//! `hallmark prove`: whether each device multiplies exactly, sees a flipped bit, and has sound memory.
+//! `hallmark prove`: whether each device multiplies exactly, sees a flipped bit, has sound memory and reduces exactly.
 //!
 //! The same prepared steps as a run's, on shapes that are kind and on shapes that are not, in every type, every matmul
-//! audited; then a test of free memory where the device has its own. It measures nothing that is judged. What an
-//! engine refuses is told; a type of which nothing could be proven fails.
+//! audited; then a test of free memory and all-reduces between ranks within the device, where its engine has them. It
+//! measures nothing that is judged. What an engine refuses is told; what was asked for and could not be proven fails.
 
-use crate::cli::Prove;
+mod all_reduce;
+mod ratio;
+
+use crate::cli::{Proof, Prove};
 use crate::command::say;
 use crate::engines;
 use crate::exit::{Exit, Failure};
@@ -54,7 +57,12 @@ pub fn prove(args: &Prove) -> Result<Exit, Failure> {
         topology::select(&found, &args.devices, &topology::cores()).map_err(Failure::usage)?;
     let mut sound = true;
     for info in &devices {
-        sound &= device(info);
+        if args.only != [Proof::Ratio] {
+            sound &= device(info, &args.only);
+        }
+        if args.only.contains(&Proof::Ratio) {
+            sound &= ratio::prove(info, args);
+        }
     }
     Ok(if sound {
         Exit::Accepted
@@ -63,28 +71,42 @@ pub fn prove(args: &Prove) -> Result<Exit, Failure> {
     })
 }
 
-fn device(info: &DeviceInfo) -> bool {
-    let opened = engines::find(&info.engine).map(|engine| engine.open(info));
-    let mut device = match opened {
-        Some(Ok(device)) => device,
-        Some(Err(error)) => {
-            say(&format!("FAILED  {}: {error}", info.id));
-            return false;
-        }
-        None => {
-            say(&format!("FAILED  {}: no engine `{}`", info.id, info.engine));
-            return false;
-        }
+/// The device, or why it does not open, which has been told.
+fn open(info: &DeviceInfo) -> Option<Box<dyn Device>> {
+    let why = match engines::find(&info.engine).map(|engine| engine.open(info)) {
+        Some(Ok(device)) => return Some(device),
+        Some(Err(error)) => error.to_string(),
+        None => format!("no engine `{}`", info.engine),
     };
+    say(&format!("FAILED  {}: {why}", info.id));
+    None
+}
+
+fn device(info: &DeviceInfo, only: &[Proof]) -> bool {
+    let Some(mut device) = open(info) else {
+        return false;
+    };
+    let wants = |proof| only.is_empty() || only.contains(&proof);
     say(&format!("        {} {}", info.id, info.name));
     for (key, value) in &device.info().facts.clone() {
         say(&format!("        {} {key}: {value}", info.id));
     }
-    let mut sound = memory(device.as_mut());
-    for dtype in info.dtypes.clone() {
-        sound &= tell(info, dtype, &show(device.as_mut(), dtype));
+    let mut sound = !wants(Proof::Memory) || memory(device.as_mut(), only);
+    if wants(Proof::AllReduce) {
+        sound &= all_reduce::prove(device.as_mut(), only);
+    }
+    for dtype in info.dtypes.iter().filter(|_| wants(Proof::Matmul)) {
+        sound &= tell(info, *dtype, &show(device.as_mut(), *dtype));
     }
     sound
+}
+
+/// Whether what the engine does not have was asked for by name, which then is told and fails.
+fn lacks(id: &str, what: &str, only: &[Proof]) -> bool {
+    if !only.is_empty() {
+        say(&format!("FAILED  {id} {what}: its engine has none"));
+    }
+    only.is_empty()
 }
 
 fn tell(info: &DeviceInfo, dtype: Dtype, shown: &Shown) -> bool {
@@ -108,10 +130,10 @@ fn tell(info: &DeviceInfo, dtype: Dtype, shown: &Shown) -> bool {
     sound
 }
 
-fn memory(device: &mut dyn Device) -> bool {
+fn memory(device: &mut dyn Device, only: &[Proof]) -> bool {
     let id = device.info().id.clone();
     match device.test_memory() {
-        Ok(None) => true,
+        Ok(None) => lacks(&id, "memory", only),
         Ok(Some(test)) => {
             let MemoryTest {
                 tested,
@@ -201,26 +223,47 @@ fn drive(
             optimizer,
             memory,
         };
-        let mut next = 0;
-        while next < STEPS || step.in_flight() > 0 {
-            if next < STEPS && step.in_flight() < DEPTH {
-                step.submit(Submission {
-                    seq: next,
-                    parts,
-                    stop: false,
-                })?;
-                next += 1;
-                continue;
-            }
-            let Some(done) = step.retire(PATIENCE)? else {
-                let what = format!("a step did not end within {PATIENCE:?}");
-                shown.wrong.push(what);
-                return Ok(());
-            };
-            take(spec, &done, shown);
+        if !steps(step, parts, STEPS, |done| take(spec, done, shown))? {
+            let what = format!("a step did not end within {PATIENCE:?}");
+            shown.wrong.push(what);
+            return Ok(());
         }
     }
     Ok(())
+}
+
+/// Keeps the device's queue full for so many steps; false where one of them does not end.
+fn steps(
+    step: &mut dyn PreparedStep,
+    parts: Parts,
+    count: u64,
+    mut take: impl FnMut(&StepDone),
+) -> Result<bool, KernelError> {
+    let mut next = 0;
+    while next < count || step.in_flight() > 0 {
+        if next < count && step.in_flight() < DEPTH {
+            step.submit(Submission {
+                seq: next,
+                parts,
+                stop: false,
+            })?;
+            next += 1;
+            continue;
+        }
+        let Some(done) = step.retire(PATIENCE)? else {
+            return Ok(false);
+        };
+        take(&done);
+    }
+    Ok(true)
+}
+
+/// FLOP of a step's matmuls and the device time they took, in ns.
+fn matmuls(done: &StepDone) -> (f64, u64) {
+    let spans = done.spans.iter().filter(|s| s.work == Work::Matmul);
+    spans.fold((0.0, 0), |(flop, ns), s| {
+        (flop + s.amount, ns + s.end_ns.saturating_sub(s.start_ns))
+    })
 }
 
 fn take(spec: &StepSpec, done: &StepDone, shown: &mut Shown) {
@@ -231,10 +274,7 @@ fn take(spec: &StepSpec, done: &StepDone, shown: &mut Shown) {
             .wrong
             .push(format!("step {}: {} matmuls done", done.seq, done.gemms));
     }
-    let matmuls = done.spans.iter().filter(|s| s.work == Work::Matmul);
-    let (flop, ns) = matmuls.fold((0.0, 0), |(flop, ns), s| {
-        (flop + s.amount, ns + s.end_ns.saturating_sub(s.start_ns))
-    });
+    let (flop, ns) = matmuls(done);
     if ns > 0 {
         shown.rate = shown.rate.max(flop * 1e9 / ns as f64);
     }
