@@ -15,6 +15,7 @@ pub mod golden;
 pub mod hall;
 pub mod hostile;
 pub mod program;
+pub mod scenarios;
 pub mod staged;
 pub mod synthetic;
 pub mod tidy;

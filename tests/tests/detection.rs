@@ -1,43 +1,11 @@
 //! The faults on which detection is scored: their files, and what the list of causes asks of them.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
-
-use hallmark::twin::scenario::{self, Expected, Scenario};
+use hallmark::twin::scenario::{Expected, Scenario};
 use hallmark_profiles::profile;
 use hallmark_results::diagnosis::Cause;
+use hallmark_tests::scenarios::all;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("scenarios")
-        .join(name)
-}
-
-/// The healthy hall of a folder, then every fault on it, by name.
-fn scenarios(name: &str) -> Vec<Scenario> {
-    let folder = folder(name);
-    let base = scenario::load(&folder.join("hall.toml")).unwrap_or_else(|e| panic!("{e}"));
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
-        .unwrap()
-        .map(|f| f.unwrap().path())
-        .filter(|f| !f.ends_with("hall.toml") && !f.ends_with("profile.toml"))
-        .collect();
-    files.sort();
-    let faults = files.iter().map(|file| {
-        let scenario = scenario::load_on(file, &base).unwrap_or_else(|e| panic!("{e}"));
-        let stem = file.file_stem().unwrap().to_string_lossy().into_owned();
-        assert_eq!(scenario.name, stem, "a file is called by its scenario");
-        scenario
-    });
-    let faults: Vec<_> = faults.collect();
-    std::iter::once(base).chain(faults).collect()
-}
-
-fn all() -> Vec<Scenario> {
-    ["short", "slow"].into_iter().flat_map(scenarios).collect()
-}
 
 #[test]
 fn every_scenario_is_sound_at_half_once_and_twice_its_severity() {
