@@ -10,7 +10,7 @@ mod heat;
 mod intake;
 mod tally;
 mod warmup;
-mod watch;
+pub(crate) mod watch;
 
 use crate::protocol::{FromWorker, Order, ToWorker};
 use awake::Awake;

@@ -1,47 +1,69 @@
 //! The virtual shell: one event queue drives run, load drivers and sensors; no time passes.
 //!
 //! The same state machines as in the real shell, so that ten simulated minutes are one exact,
-//! instant test. Devices here only know how long a step takes and when they fail; everything they
-//! say is *simulated*.
+//! instant test. A hall here is one world whose devices are numbers: it says how long work takes,
+//! when a device fails and what its sensors read; everything it says is *simulated*. An event costs
+//! what the devices cost that it concerns, so that halls of thousands can be played.
+
+mod separate;
 
 use crate::load::{Act, Driver};
 use crate::protocol::{FromWorker, ToWorker};
 use crate::run::{Input, Output, Run};
-use crate::sensor::Sensor;
-use crate::shell::probes::{Batch, next_due};
 use hallmark_kernels::timer::Timer;
-use hallmark_kernels::work::{Span, StepDone, Submission, Work};
+use hallmark_kernels::work::{StepDone, Submission};
+use hallmark_profiles::workload::{Parts, StepSpec};
 use hallmark_results::frame::{ClockState, Closed, Ending, FaultKind, Frame, Steps, Table};
 use hallmark_results::plan::Plan;
 use hallmark_results::standing::Standing;
-use hallmark_results::stats::bootstrap::SplitMix64;
-use std::collections::{BTreeMap, VecDeque};
+pub use separate::{Gauge, Physics, Separate};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
 /// As a worker's: a rest longer than this is told.
 const REST_NS: u64 = 1_000_000_000;
 /// Rows are handed over at least this often.
 const BATCH_NS: u64 = 200_000_000;
 /// A simulation that does nothing for this many events is stuck.
-const EVENTS_MAX: u64 = 2_000_000_000;
+const EVENTS_MAX: u64 = 20_000_000_000;
 
-/// What a simulated device does.
-pub trait Physics {
-    /// Time that the matmuls of this step take from now; `None` when the device never answers again.
-    fn compute_ns(&mut self, seq: u64, now_ns: u64) -> Option<u64>;
-
-    /// Time of the step's all-reduce once all ranks have come.
-    fn reduce_ns(&self) -> u64;
-
-    /// About how long a step takes, as a worker estimates before the first; 0 where it cannot.
-    fn expected_ns(&self) -> u64 {
-        0
-    }
+/// One step as a device is asked for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    pub seq: u64,
+    /// Index into the plan's steps.
+    pub step: usize,
+    pub spec: &'a StepSpec,
+    pub parts: Parts,
+    /// The ranks' steps belong together.
+    pub coupled: bool,
 }
 
-/// A simulated sensor and the table it fills.
-pub struct Gauge {
-    pub table: Table,
-    pub sensor: Box<dyn Sensor>,
+/// A hall as one world.
+pub trait Hall {
+    /// The tables that its sensors fill, numbered from 0.
+    fn tables(&self) -> Vec<Table>;
+
+    /// About how long a step takes, as a worker estimates before the first; 0 where it cannot.
+    fn expected_ns(&self, device: usize, step: usize) -> u64;
+
+    /// When the device's own work of a step that starts at `start_ns` is done; `None` when it never answers again.
+    fn begin(&mut self, device: usize, asked: &Asked, start_ns: u64) -> Option<u64>;
+
+    /// When a coupled step ends on this device whose slowest rank had done its own work at `last_ns`.
+    fn reduced(&mut self, device: usize, asked: &Asked, last_ns: u64) -> u64;
+
+    /// Fills in what was done in a step that is over; the device's own work ended at `own_ns`.
+    fn tell(&mut self, device: usize, asked: &Asked, own_ns: u64, done: &mut StepDone);
+
+    /// When [`Self::sense`] is due next.
+    fn next_ns(&self) -> u64;
+
+    /// Reads what is due, and lets happen what happens by itself.
+    fn sense(&mut self, now_ns: u64, inputs: &mut dyn FnMut(Input));
+
+    /// Hands over what was read and not yet handed over, at the end.
+    fn rest(&mut self, inputs: &mut dyn FnMut(Input));
 }
 
 /// Something the operator or the world does at a given time.
@@ -53,7 +75,6 @@ pub struct Happening {
 
 struct Device {
     driver: Driver,
-    physics: Box<dyn Physics>,
     queue: VecDeque<Queued>,
     free_ns: u64,
     dead: bool,
@@ -62,7 +83,8 @@ struct Device {
     broken: bool,
     rows: Steps,
     flushed_ns: u64,
-    wait_ns: u64,
+    /// When it is looked at next, by the latest entry in the queue of wakes.
+    wake_ns: u64,
     /// End of the rest that was told last.
     rests_until_ns: u64,
 }
@@ -75,20 +97,22 @@ struct Queued {
     started: Option<(u64, Option<u64>)>,
 }
 
-struct Watched {
-    gauge: Gauge,
-    batch: Batch,
-    due_ns: u64,
-    random: SplitMix64,
+/// The ranks that have come to a step's all-reduce.
+#[derive(Default)]
+struct Meeting {
+    came: Vec<u32>,
+    last_ns: u64,
+    retired: usize,
 }
 
 /// One run in virtual time.
-pub struct World {
+pub struct World<H> {
     plan: Plan,
+    hall: H,
     devices: Vec<Device>,
-    sensors: Vec<Watched>,
-    /// Arrivals by step: rank and time.
-    arrivals: BTreeMap<u64, BTreeMap<u32, u64>>,
+    /// Devices to be looked at, earliest first; an entry that is not its device's own `wake_ns` is void.
+    wakes: BinaryHeap<Reverse<(u64, u32)>>,
+    meetings: BTreeMap<u64, Meeting>,
     members: Vec<u32>,
     /// As a real rank's: one that waits longer for others gives up.
     patience_ns: u64,
@@ -96,17 +120,23 @@ pub struct World {
     missing: Vec<u32>,
     abandoned: bool,
     now_ns: u64,
+    batch_ns: u64,
     inputs: VecDeque<Input>,
-    journal: Vec<Frame>,
     ending: Option<Ending>,
 }
 
-impl World {
+impl World<Separate> {
     /// Devices in the plan's order; sensors with tables numbered from 0.
     pub fn new(plan: &Plan, physics: Vec<Box<dyn Physics>>, gauges: Vec<Gauge>) -> Self {
-        let device = |(index, physics): (usize, Box<dyn Physics>)| Device {
+        Self::of(plan, Separate::new(plan, physics, gauges))
+    }
+}
+
+impl<H: Hall> World<H> {
+    /// The plan's devices in this hall.
+    pub fn of(plan: &Plan, hall: H) -> Self {
+        let device = |index: usize| Device {
             driver: Driver::new(plan.queue_depth),
-            physics,
             queue: VecDeque::new(),
             free_ns: 0,
             dead: false,
@@ -114,28 +144,22 @@ impl World {
             broken: false,
             rows: empty(index as u32),
             flushed_ns: 0,
-            wait_ns: u64::MAX,
+            wake_ns: u64::MAX,
             rests_until_ns: 0,
         };
-        let sensors = gauges.into_iter().map(|gauge| Watched {
-            batch: Batch::new(gauge.table.id, gauge.table.series.len()),
-            due_ns: 0,
-            random: SplitMix64::new(plan.seed ^ u64::from(gauge.table.id)),
-            gauge,
-        });
-        let devices: Vec<Device> = physics.into_iter().enumerate().map(device).collect();
         Self {
+            hall,
+            devices: (0..plan.devices.len()).map(device).collect(),
+            wakes: BinaryHeap::new(),
+            meetings: BTreeMap::new(),
             members: Vec::new(),
             patience_ns: 0,
             missing: Vec::new(),
             plan: plan.clone(),
-            devices,
-            sensors: sensors.collect(),
-            arrivals: BTreeMap::new(),
             abandoned: false,
             now_ns: 0,
+            batch_ns: BATCH_NS,
             inputs: VecDeque::new(),
-            journal: Vec::new(),
             ending: None,
         }
     }
@@ -152,12 +176,29 @@ impl World {
         self
     }
 
+    /// Rows of steps are handed over this often at least, where a quarter of the silence that is a fault allows it.
+    #[must_use]
+    pub fn batched(mut self, batch_ns: u64) -> Self {
+        self.batch_ns = batch_ns.clamp(BATCH_NS, crate::run::watch::SILENCE_NS / 4);
+        self
+    }
+
     /// Runs the plan of `standing` to its end; gives the account and every journalled frame.
-    pub fn perform(
+    pub fn perform(self, standing: Standing, happenings: Vec<Happening>) -> (Standing, Vec<Frame>) {
+        let mut journal = Vec::new();
+        let (standing, _) = self.perform_into(standing, happenings, &mut |frame| {
+            journal.push(frame);
+        });
+        (standing, journal)
+    }
+
+    /// As [`Self::perform`], each frame handed to `journal` as it comes; gives the hall back.
+    pub fn perform_into(
         mut self,
         standing: Standing,
         mut happenings: Vec<Happening>,
-    ) -> (Standing, Vec<Frame>) {
+        journal: &mut dyn FnMut(Frame),
+    ) -> (Standing, H) {
         happenings.sort_by_key(|h| h.at_ns);
         let mut happenings = VecDeque::from(happenings);
         let absent = |d: &u32| (*d, FaultKind::Missing, "it is not there".to_owned());
@@ -165,16 +206,18 @@ impl World {
         let start_ns = standing.last_ns();
         self.now_ns = start_ns;
         let mut run = Run::new(standing, &missing, Vec::new(), start_ns);
-        for (index, device) in self.devices.iter().enumerate() {
-            let each_ns = device.physics.expected_ns();
-            run.expect_steps(index as u32, vec![each_ns; self.plan.steps.len()]);
+        for index in 0..self.devices.len() {
+            let steps = 0..self.plan.steps.len();
+            let expected = steps.map(|step| self.hall.expected_ns(index, step));
+            run.expect_steps(index as u32, expected.collect());
         }
-        let mut outputs = Vec::new();
-        for watched in &self.sensors {
-            outputs.extend(run.handle(Input::Table(watched.gauge.table.clone()), start_ns));
+        for table in self.hall.tables() {
+            let outputs = run.handle(Input::Table(table), start_ns);
+            self.carry_out(outputs, journal);
         }
-        outputs.extend(run.begin(0, start_ns));
-        self.carry_out(outputs);
+        let outputs = run.begin(0, start_ns);
+        self.carry_out(outputs, journal);
+        let mut look_ns = start_ns;
         for _ in 0..EVENTS_MAX {
             if run.is_finished() {
                 break;
@@ -183,26 +226,36 @@ impl World {
                 self.inputs.extend(happenings.pop_front().map(|h| h.input));
             }
             self.devices();
-            self.sensors();
-            while let Some(input) = self.inputs.pop_front() {
-                let outputs = run.handle(input, self.now_ns);
-                self.carry_out(outputs);
+            if self.hall.next_ns() <= self.now_ns {
+                let inputs = &mut self.inputs;
+                self.hall
+                    .sense(self.now_ns, &mut |input| inputs.push_back(input));
             }
-            let outputs = run.poll(self.now_ns);
-            let idle = outputs.is_empty();
-            self.carry_out(outputs);
+            let mut idle = true;
+            while let Some(input) = self.inputs.pop_front() {
+                idle = false;
+                let outputs = run.handle(input, self.now_ns);
+                self.carry_out(outputs, journal);
+            }
+            if look_ns <= self.now_ns {
+                let outputs = run.poll(self.now_ns);
+                look_ns = run.deadline(self.now_ns);
+                idle &= outputs.is_empty();
+                self.carry_out(outputs, journal);
+            }
             if idle {
                 let next = happenings.front().map_or(u64::MAX, |h| h.at_ns);
-                self.now_ns = self
-                    .next_event()
-                    .min(run.deadline(self.now_ns))
-                    .min(next)
-                    .max(self.now_ns + 1);
+                let next = next.min(self.next_wake()).min(self.hall.next_ns());
+                self.now_ns = next.min(look_ns).max(self.now_ns + 1);
             }
         }
-        self.last_rows(&mut run);
+        self.hall.rest(&mut |input| self.inputs.push_back(input));
+        while let Some(input) = self.inputs.pop_front() {
+            let outputs = run.handle(input, self.now_ns);
+            self.carry_out(outputs, journal);
+        }
         let outputs = run.last_words(self.now_ns);
-        self.carry_out(outputs);
+        self.carry_out(outputs, journal);
         let closed = Frame::Closed(Closed {
             at_ns: self.now_ns,
             utc_end: String::new(),
@@ -212,36 +265,31 @@ impl World {
             },
             ending: self.ending.clone().unwrap_or(Ending::Complete),
         });
-        self.journal.push(closed.clone());
-        (run.close(&closed), self.journal)
+        let standing = run.close(&closed);
+        journal(closed);
+        (standing, self.hall)
     }
 
-    fn last_rows(&mut self, run: &mut Run) {
-        for index in 0..self.sensors.len() {
-            if let Some(samples) = self.sensors[index].batch.take(u64::MAX, true) {
-                let outputs = run.handle(Input::Samples(samples), self.now_ns);
-                self.carry_out(outputs);
-            }
-        }
-    }
-
-    fn carry_out(&mut self, outputs: Vec<Output>) {
+    fn carry_out(&mut self, outputs: Vec<Output>, journal: &mut dyn FnMut(Frame)) {
         for output in outputs {
             match output {
-                Output::Journal(frame) => self.journal.push(frame),
-                Output::Tell(device, order) => self.tell(device, order),
+                Output::Journal(frame) => journal(frame),
+                Output::Tell(device, order) => self.order(device, order),
                 Output::Kill(device) => {
                     if let Some(device) = self.devices.get_mut(device as usize) {
                         device.dead = true;
                     }
                 }
-                Output::Abandon { .. } => self.abandoned = true,
+                Output::Abandon { .. } => {
+                    self.abandoned = true;
+                    self.wake_all();
+                }
                 Output::Finished(ending) => self.ending = Some(ending),
             }
         }
     }
 
-    fn tell(&mut self, index: u32, order: ToWorker) {
+    fn order(&mut self, index: u32, order: ToWorker) {
         let now = self.now_ns;
         let Some(device) = self.devices.get_mut(index as usize).filter(|d| !d.dead) else {
             return;
@@ -260,69 +308,84 @@ impl World {
                 self.patience_ns = patience.as_nanos() as u64;
                 self.members = members;
                 self.abandoned = false;
-                self.arrivals.clear();
+                self.meetings.clear();
                 self.devices.iter_mut().for_each(|d| d.broken = false);
                 self.inputs
                     .push_back(Input::Worker(index, FromWorker::Regrouped { generation }));
             }
             ToWorker::Open { .. } | ToWorker::Prepare { .. } | ToWorker::Quit => {}
         }
+        self.wake(index as usize, now);
     }
 
-    /// Lets every driver act until it has to wait.
+    /// Has a device looked at, at this time.
+    fn wake(&mut self, index: usize, at_ns: u64) {
+        self.devices[index].wake_ns = at_ns;
+        if at_ns < u64::MAX {
+            self.wakes.push(Reverse((at_ns, index as u32)));
+        }
+    }
+
+    fn wake_all(&mut self) {
+        for index in 0..self.devices.len() {
+            self.wake(index, self.now_ns);
+        }
+    }
+
+    /// When a device is to be looked at next.
+    fn next_wake(&mut self) -> u64 {
+        while let Some(Reverse((at_ns, index))) = self.wakes.peek().copied() {
+            let device = &self.devices[index as usize];
+            if device.wake_ns == at_ns && !device.dead {
+                return at_ns;
+            }
+            self.wakes.pop();
+        }
+        u64::MAX
+    }
+
+    /// Lets every driver act that can, until all have to wait.
     fn devices(&mut self) {
-        let mut moved = true;
-        while moved {
-            moved = false;
-            for index in 0..self.devices.len() {
-                moved |= self.device(index);
+        while self.next_wake() <= self.now_ns {
+            if let Some(Reverse((_, index))) = self.wakes.pop() {
+                let index = index as usize;
+                let until_ns = self.device(index);
+                self.wake(index, until_ns);
             }
         }
     }
 
-    /// One device as far as it can go now; whether anything happened that others may wait for.
-    fn device(&mut self, index: usize) -> bool {
-        let mut moved = false;
-        while !self.devices[index].dead {
-            let now = self.now_ns;
-            self.devices[index].wait_ns = u64::MAX;
-            moved |= self.start(index);
+    /// One device as far as it can go now; when it is to be looked at again.
+    fn device(&mut self, index: usize) -> u64 {
+        let now = self.now_ns;
+        loop {
+            self.start(index);
             match self.devices[index].driver.poll(now) {
-                Act::Submit(submission) => {
-                    moved = true;
-                    self.submit(index, submission);
-                }
-                Act::Retire => match self.head_done(index) {
-                    Some(done) if done.end_ns <= now => {
-                        moved = true;
-                        self.retire(index, &done);
+                Act::Submit(submission) => self.submit(index, submission),
+                Act::Retire => match self.head_end(index) {
+                    Ok((end_ns, votes, fault)) if end_ns <= now => {
+                        self.retire(index, end_ns, votes, fault);
                     }
-                    Some(done) => {
-                        self.devices[index].wait_ns = done.end_ns;
-                        return moved;
-                    }
-                    None => return moved,
+                    Ok((end_ns, ..)) => return end_ns,
+                    Err(until_ns) => return until_ns,
                 },
                 Act::Wait { until_ns } => {
                     self.flush(index);
                     self.rest(index, until_ns);
-                    return moved;
+                    return until_ns;
                 }
                 Act::Done {
                     segment,
                     next_seq,
                     broken,
                 } => {
-                    moved = true;
                     self.flush(index);
-                    let missing = self.absent_ranks();
                     let report = if broken {
-                        let why = "an all-reduce did not complete".to_owned();
                         FromWorker::Broken {
                             segment,
                             next_seq,
-                            why,
-                            missing,
+                            why: "an all-reduce did not complete".to_owned(),
+                            missing: self.absent_ranks(),
                         }
                     } else {
                         FromWorker::Idle { segment, next_seq }
@@ -331,13 +394,11 @@ impl World {
                 }
             }
         }
-        moved
     }
 
     /// As a worker does, it tells a rest that could be taken for a silence.
     fn rest(&mut self, index: usize, until_ns: u64) {
         let device = &mut self.devices[index];
-        device.wait_ns = until_ns;
         let long = until_ns.saturating_sub(self.now_ns) > REST_NS;
         if device.driver.segment().is_some() && long && device.rests_until_ns != until_ns {
             device.rests_until_ns = until_ns;
@@ -348,11 +409,9 @@ impl World {
 
     /// Ranks that some unfinished step still waits for.
     fn absent_ranks(&self) -> Vec<u32> {
-        let first = self
-            .arrivals
-            .values()
-            .find(|a| a.len() < self.members.len());
-        let came = |m: &&u32| first.is_some_and(|a| !a.contains_key(m));
+        let all = self.members.len();
+        let first = self.meetings.values().find(|m| m.came.len() < all);
+        let came = |m: &&u32| first.is_some_and(|f| !f.came.contains(m));
         self.members.iter().filter(came).copied().collect()
     }
 
@@ -361,134 +420,117 @@ impl World {
         let step = device.driver.step().unwrap_or(0);
         device.queue.push_back(Queued {
             submission,
-            step,
+            step: step.min(self.plan.steps.len().saturating_sub(1)),
             submitted_ns: self.now_ns,
             started: None,
         });
     }
 
-    /// Starts the oldest step if it has not been; whether that is news.
-    fn start(&mut self, index: usize) -> bool {
+    /// Starts the oldest step if it has not been; the last rank to come wakes the others.
+    fn start(&mut self, index: usize) {
         let device = &mut self.devices[index];
+        let coupled = device.coupled;
         let Some(head) = device.queue.front_mut().filter(|q| q.started.is_none()) else {
-            return false;
+            return;
         };
         let start_ns = device.free_ns.max(head.submitted_ns);
-        let seq = head.submission.seq;
-        let own_ns = device
-            .physics
-            .compute_ns(seq, start_ns)
-            .map(|t| start_ns + t);
+        let asked = Asked {
+            seq: head.submission.seq,
+            step: head.step,
+            spec: &self.plan.steps[head.step],
+            parts: head.submission.parts,
+            coupled,
+        };
+        let own_ns = self.hall.begin(index, &asked, start_ns);
         head.started = Some((start_ns, own_ns));
-        if let Some(at) = own_ns.filter(|_| device.coupled) {
-            self.arrivals
-                .entry(seq)
-                .or_default()
-                .insert(index as u32, at);
+        let Some(at_ns) = own_ns.filter(|_| coupled) else {
+            return;
+        };
+        let meeting = self.meetings.entry(asked.seq).or_default();
+        meeting.came.push(index as u32);
+        meeting.last_ns = meeting.last_ns.max(at_ns);
+        if meeting.came.len() >= self.members.len() {
+            for other in meeting.came.clone() {
+                if other as usize != index {
+                    self.wake(other as usize, self.now_ns);
+                }
+            }
         }
-        true
     }
 
-    /// The oldest step of a device, if it is known when it ends.
-    fn head_done(&mut self, index: usize) -> Option<StepDone> {
+    /// When the oldest step of a device ends, the votes to stop that came with it, and why its all-reduce failed;
+    /// or when to look again, where that is not known yet.
+    fn head_end(&mut self, index: usize) -> Result<(u64, u32, Option<String>), u64> {
         let device = &self.devices[index];
-        let head = device.queue.front()?;
-        let own_ns = head.started?.1?;
+        let head = device.queue.front().ok_or(u64::MAX)?;
+        let own_ns = head.started.and_then(|s| s.1).ok_or(u64::MAX)?;
         if !device.coupled {
-            return Some(self.done(index, own_ns, 0, None));
+            return Ok((own_ns, 0, None));
         }
-        let arrivals = self.arrivals.get(&head.submission.seq)?;
-        if self.members.iter().all(|m| arrivals.contains_key(m)) {
-            let last = arrivals.values().copied().max().unwrap_or(own_ns);
-            let end = last + device.physics.reduce_ns();
+        let meeting = self.meetings.get(&head.submission.seq).ok_or(u64::MAX)?;
+        if meeting.came.len() >= self.members.len() {
+            let asked = asked(&self.plan, head, true);
             // All ranks see the votes of all: in virtual time every rank votes by the same clock.
             let votes = u32::from(head.submission.stop);
-            return Some(self.done(index, end, votes, None));
+            let end_ns = self.hall.reduced(index, &asked, meeting.last_ns);
+            return Ok((end_ns, votes, None));
         }
-        let gave_up = own_ns + self.patience_ns;
-        let broken = device.broken || self.abandoned || self.now_ns >= gave_up;
-        self.devices[index].broken |= broken;
-        broken.then(|| {
+        let gave_up = own_ns.saturating_add(self.patience_ns);
+        if device.broken || self.abandoned || self.now_ns >= gave_up {
+            self.devices[index].broken = true;
             let why = "other ranks did not arrive".to_owned();
-            self.done(index, self.now_ns.max(own_ns), 0, Some(why))
-        })
+            return Ok((self.now_ns.max(own_ns), 0, Some(why)));
+        }
+        Err(gave_up)
     }
 
-    fn done(&self, index: usize, end_ns: u64, stop_votes: u32, fault: Option<String>) -> StepDone {
-        let device = &self.devices[index];
-        let (seq, start_ns, own_ns, step, parts) =
-            device.queue.front().map_or((0, 0, 0, 0, None), |q| {
-                let (start, own) = q.started.unwrap_or((q.submitted_ns, None));
-                (
-                    q.submission.seq,
-                    start,
-                    own.unwrap_or(start),
-                    q.step,
-                    Some(q.submission.parts),
-                )
-            });
-        let spec = &self.plan.steps[step.min(self.plan.steps.len().saturating_sub(1))];
-        let gemms = parts.is_some_and(|p| p.gemms);
-        let reduces = parts.is_some_and(|p| p.buckets) && device.coupled && fault.is_none();
-        let mut spans = Vec::new();
-        if gemms {
-            spans.push(Span {
-                work: Work::Matmul,
-                start_ns,
-                end_ns: own_ns,
-                amount: spec.flop().0,
-            });
-        }
-        for bucket in spec.buckets.iter().filter(|_| reduces) {
-            spans.push(Span {
-                work: Work::AllReduce,
-                start_ns: own_ns,
-                end_ns,
-                amount: bucket.bytes.0 as f64,
-            });
-        }
-        let count = if gemms { spec.gemms.len() as u32 } else { 0 };
-        // The share that would have been audited; there is no result to be wrong.
-        let audited = (f64::from(count) * spec.audit_share).ceil() as u32;
-        StepDone {
-            seq,
+    fn retire(&mut self, index: usize, end_ns: u64, stop_votes: u32, fault: Option<String>) {
+        let device = &mut self.devices[index];
+        let Some(head) = device.queue.pop_front() else {
+            return;
+        };
+        let (start_ns, own_ns) = head.started.unwrap_or((head.submitted_ns, None));
+        let mut done = StepDone {
+            seq: head.submission.seq,
             start_ns,
             end_ns,
             timer: Timer::DeviceEvent,
-            spans,
-            gemms: count,
-            audited,
-            audited_flop: spec.flop().0 * f64::from(audited) / f64::from(count.max(1)),
+            spans: Vec::new(),
+            gemms: 0,
+            audited: 0,
+            audited_flop: 0.0,
             mismatches: Vec::new(),
             stop_votes,
             collective_fault: fault,
             missing_ranks: Vec::new(),
             arrival_skew_ns: 0,
+        };
+        let asked = asked(&self.plan, &head, device.coupled);
+        self.hall
+            .tell(index, &asked, own_ns.unwrap_or(end_ns), &mut done);
+        device.free_ns = device.free_ns.max(end_ns);
+        for detail in std::mem::take(&mut done.mismatches) {
+            let wrong = FromWorker::Mismatch {
+                at_ns: end_ns,
+                detail,
+            };
+            self.inputs.push_back(Input::Worker(index as u32, wrong));
         }
-    }
-
-    fn retire(&mut self, index: usize, done: &StepDone) {
-        let device = &mut self.devices[index];
-        device.queue.pop_front();
-        device.free_ns = device.free_ns.max(done.end_ns);
-        if let Some((row, ops)) = device.driver.retired(done, |t| t)
+        if let Some((row, ops)) = device.driver.retired(&done, |t| t)
             && done.collective_fault.is_none()
         {
             device.rows.rows.push(row);
             device.rows.ops.extend(ops);
         }
-        if self.now_ns.saturating_sub(self.devices[index].flushed_ns) > BATCH_NS {
+        if self.now_ns.saturating_sub(device.flushed_ns) > self.batch_ns {
             self.flush(index);
         }
         // A step that all ranks have retired is no longer asked for.
-        let oldest = self
-            .devices
-            .iter()
-            .filter_map(|d| d.queue.front())
-            .map(|q| q.submission.seq)
-            .min();
-        if let Some(oldest) = oldest {
-            self.arrivals = self.arrivals.split_off(&oldest.min(done.seq));
+        if let Some(meeting) = self.meetings.get_mut(&done.seq) {
+            meeting.retired += 1;
+            if meeting.retired >= meeting.came.len() && meeting.retired >= self.members.len() {
+                self.meetings.remove(&done.seq);
+            }
         }
     }
 
@@ -501,28 +543,15 @@ impl World {
                 .push_back(Input::Worker(index as u32, FromWorker::Steps(rows)));
         }
     }
+}
 
-    fn sensors(&mut self) {
-        for watched in &mut self.sensors {
-            if watched.due_ns > self.now_ns {
-                continue;
-            }
-            let reading = watched.gauge.sensor.read(self.now_ns);
-            let device = watched.gauge.table.device;
-            for what in watched.batch.add(self.now_ns, reading) {
-                self.inputs.push_back(Input::Event(what, device));
-            }
-            self.inputs
-                .extend(watched.batch.take(self.now_ns, false).map(Input::Samples));
-            let period = watched.gauge.table.period_ns;
-            watched.due_ns = next_due(watched.due_ns, self.now_ns, period, &mut watched.random);
-        }
-    }
-
-    fn next_event(&self) -> u64 {
-        let sensors = self.sensors.iter().map(|s| s.due_ns);
-        let devices = self.devices.iter().filter(|d| !d.dead).map(|d| d.wait_ns);
-        sensors.chain(devices).min().unwrap_or(u64::MAX)
+fn asked<'a>(plan: &'a Plan, head: &Queued, coupled: bool) -> Asked<'a> {
+    Asked {
+        seq: head.submission.seq,
+        step: head.step,
+        spec: &plan.steps[head.step],
+        parts: head.submission.parts,
+        coupled,
     }
 }
 
