@@ -268,7 +268,7 @@ pub struct Judge {
     /// Refuse the record unless its head is this one, which the run printed at its end
     #[arg(long, value_name = "HEX")]
     pub expect_head: Option<String>,
-    /// Print the report in this format: text, json, junit, markdown or html
+    /// Print the report in this format: text, json, junit, markdown, html or nccl
     #[arg(long, default_value = "text", value_name = "FORMAT")]
     pub format: String,
 }
@@ -277,7 +277,7 @@ pub struct Judge {
 pub struct Report {
     /// Folder of the run or of its sealed record
     pub record: PathBuf,
-    /// Write this format: text, json, junit, markdown or html
+    /// Write this format: text, json, junit, markdown, html or nccl
     #[arg(long, default_value = "html", value_name = "FORMAT")]
     pub format: String,
     /// Write to this file instead of standard output

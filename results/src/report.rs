@@ -7,6 +7,7 @@ pub mod html;
 pub mod json;
 pub mod junit;
 pub mod markdown;
+pub mod nccl;
 pub mod text;
 
 mod escape;
@@ -36,16 +37,21 @@ pub trait Format: Sync {
     fn name(&self) -> &'static str;
     /// The file's name inside the record's folder.
     fn file(&self) -> &'static str;
+    /// Whether it is written beside every record, or only when it is asked for.
+    fn kept(&self) -> bool {
+        true
+    }
     fn write(&self, story: &Story<'_>) -> String;
 }
 
 /// Every format, in the order in which they are listed to people.
-pub const FORMATS: [&dyn Format; 5] = [
+pub const FORMATS: [&dyn Format; 6] = [
     &text::Text { colour: false },
     &json::Json,
     &junit::Junit,
     &markdown::Markdown,
     &html::Html,
+    &nccl::Nccl,
 ];
 
 /// A format that is not in [`FORMATS`].

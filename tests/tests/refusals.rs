@@ -235,7 +235,7 @@ fn an_unknown_profile_device_format_or_command_lists_those_that_are_known() {
         ),
         (
             vec!["report", ".", "--format", "pdf"],
-            "unknown report format `pdf`; known: text, json, junit, markdown, html",
+            "unknown report format `pdf`; known: text, json, junit, markdown, html, nccl",
         ),
         (
             vec!["judge", ".", "--format", "pdf"],

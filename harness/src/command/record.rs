@@ -110,7 +110,7 @@ fn summary(story: &Story) -> String {
 }
 
 fn write_all(folder: &Path, story: &Story) -> Result<(), Failure> {
-    for format in FORMATS {
+    for format in FORMATS.into_iter().filter(|f| f.kept()) {
         let path = folder.join(format.file());
         std::fs::write(&path, format.write(story))
             .map_err(|e| Failure::broken(format!("cannot write {}: {e}", path.display())))?;

@@ -34,7 +34,7 @@ fn an_unknown_format_lists_the_known_ones() {
     let error = find("pdf\u{1b}[2J").err().unwrap().to_string();
     assert_eq!(
         error,
-        "unknown report format `pdf`; known: text, json, junit, markdown, html"
+        "unknown report format `pdf`; known: text, json, junit, markdown, html, nccl"
     );
 }
 
@@ -134,7 +134,7 @@ fn what_is_not_measured_is_called_so_in_every_title() {
             provenance,
             ..Sample::good(1)
         };
-        for name in ["text", "junit", "markdown", "html"] {
+        for name in ["text", "junit", "markdown", "html", "nccl"] {
             assert!(
                 written(&sample, name).contains(word),
                 "{name} does not say {word}"

@@ -1,0 +1,332 @@
+//! The all-reduces of a record in the columns of nccl-tests, one table for each phase, so that people and scripts that
+//! read those can read these.
+//!
+//! Time is the mean of whole operations, from the first rank's start to the last one's end, arrival skew included: what
+//! nccl-tests averages is one rank's own. The last line is the plateau, the largest message, and no mean over sizes.
+//! Refuses to call a result right where not every one was checked: `#wrong` is then N/A.
+//!
+//! Source: nccl-tests, `src/common.cu` and `doc/PERFORMANCE.md`.
+
+use super::escape::clean;
+use super::{Format, Story, facts, words};
+use crate::plan::SegmentKind;
+use crate::standing::window::Window;
+use crate::stats::distribution::Distribution;
+use std::fmt::Write;
+
+/// Bytes of a bucket's element, f32.
+const ELEMENT_BYTES: u64 = 4;
+
+/// The format.
+pub struct Nccl;
+
+impl Format for Nccl {
+    fn name(&self) -> &'static str {
+        "nccl"
+    }
+
+    fn file(&self) -> &'static str {
+        "report.nccl.txt"
+    }
+
+    fn kept(&self) -> bool {
+        false
+    }
+
+    fn write(&self, story: &Story<'_>) -> String {
+        let opened = story.standing.opened();
+        let mut out = format!(
+            "# hallmark {}, record {}, columns of nccl-tests all_reduce_perf\n",
+            clean(&opened.hallmark_version),
+            clean(&opened.run_id)
+        );
+        if let Some(banner) = words::banner(story) {
+            line(
+                &mut out,
+                &format!("# {banner}: no result of the hardware named"),
+            );
+        }
+        let windows = story.standing.windows().iter();
+        let phases = windows.filter(|w| matches!(w.kind, SegmentKind::Phase(_)));
+        let mut empty = true;
+        for window in phases.filter(|w| !w.group.ops.is_empty()) {
+            empty = false;
+            table(&mut out, story, window);
+        }
+        if empty {
+            line(
+                &mut out,
+                "# nothing was all-reduced in any phase of this record",
+            );
+        }
+        out
+    }
+}
+
+fn line(out: &mut String, text: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "{text}");
+}
+
+fn table(out: &mut String, story: &Story<'_>, window: &Window) {
+    let plan = &story.standing.opened().plan;
+    let ranks = facts::ranks(story, window);
+    line(out, "#");
+    line(
+        out,
+        &format!(
+            "# phase {}: {}, over {}; time: mean of whole operations, first start to last end",
+            facts::segment_name(story, window),
+            words::counted(ranks, "rank", "ranks"),
+            if plan.transport.is_empty() {
+                "a transport that the record does not name".to_owned()
+            } else {
+                clean(&plan.transport)
+            }
+        ),
+    );
+    let wrong = checked(story, window);
+    line(out, &format!("# {}", wrong.about));
+    line(
+        out,
+        &heading(
+            ["size", "count", "type", "redop", "root"],
+            "time",
+            "algbw",
+            "busbw",
+            "#wrong",
+        ),
+    );
+    line(
+        out,
+        &heading(
+            ["(B)", "(elements)", "", "", ""],
+            "(us)",
+            "(GB/s)",
+            "(GB/s)",
+            "",
+        ),
+    );
+    let mut plateau = None;
+    for (&bytes, times) in &window.group.ops {
+        let Some(times) = times.get() else {
+            continue;
+        };
+        let Some(figures) = Figures::new(bytes, times, ranks) else {
+            continue;
+        };
+        line(out, &row(bytes, &figures, wrong.count));
+        plateau = Some((bytes, figures, times.count()));
+    }
+    if let Some((bytes, figures, count)) = plateau {
+        let busbw = figures
+            .busbw
+            .map_or_else(|| "none, one rank".to_owned(), |b| format!("{b:.2} GB/s"));
+        line(
+            out,
+            &format!("# Plateau bus bandwidth : {busbw}, at {bytes} B, over {count} operations"),
+        );
+    }
+}
+
+/// One size, in the units of the columns.
+struct Figures {
+    time_us: f64,
+    algbw: f64,
+    busbw: Option<f64>,
+}
+
+impl Figures {
+    /// `None` where no time passed.
+    fn new(bytes: u64, times: &Distribution, ranks: usize) -> Option<Self> {
+        let mean_s = times.mean().filter(|mean| *mean > 0.0)?;
+        let algbw = bytes as f64 / mean_s / 1e9;
+        let factor = 2.0 * (ranks as f64 - 1.0) / ranks.max(1) as f64;
+        Some(Self {
+            time_us: mean_s * 1e6,
+            algbw,
+            busbw: (ranks > 1).then_some(algbw * factor),
+        })
+    }
+}
+
+/// What `#wrong` may say of a phase.
+struct Checked {
+    count: Option<u64>,
+    about: String,
+}
+
+/// Only where every all-reduce was checked, every check was tried on a fault, and none failed anywhere, none is wrong.
+fn checked(story: &Story<'_>, window: &Window) -> Checked {
+    let plan = &story.standing.opened().plan;
+    let segment = plan.schedule.get(window.segment as usize);
+    let share = segment.and_then(|s| plan.steps.get(s.step));
+    let share = share.map_or(0.0, |step| step.audit_share);
+    let found: u64 = story.standing.devices().iter().map(|d| d.mismatches).sum();
+    let percent = share * 100.0;
+    if found > 0 {
+        return Checked {
+            count: None,
+            about: format!(
+                "#wrong is N/A: {found} results were wrong in this run, matmuls included; see the report"
+            ),
+        };
+    }
+    if share < 1.0 {
+        return Checked {
+            count: None,
+            about: format!(
+                "#wrong is N/A: {percent:.0} % of the results were checked against the exact sum, none of them wrong"
+            ),
+        };
+    }
+    Checked {
+        count: Some(0),
+        about: "every result was checked against the exact sum".to_owned(),
+    }
+}
+
+fn heading(left: [&str; 5], time: &str, algbw: &str, busbw: &str, wrong: &str) -> String {
+    let [size, count, kind, redop, root] = left;
+    let side = format!("{time:>9}  {algbw:>8}  {busbw:>8}  {wrong:>6}");
+    format!("#{size:>13}  {count:>12}  {kind:>6}  {redop:>6}  {root:>4}  {side}  {side}")
+}
+
+/// Out of place on the left; nothing is reduced in place, so the right side is N/A.
+fn row(bytes: u64, figures: &Figures, wrong: Option<u64>) -> String {
+    let count = bytes / ELEMENT_BYTES;
+    let busbw = figures
+        .busbw
+        .map_or_else(|| "N/A".to_owned(), |busbw| format!("{busbw:.2}"));
+    let wrong = wrong.map_or_else(|| "N/A".to_owned(), |wrong| wrong.to_string());
+    let none = "N/A";
+    format!(
+        "{bytes:>14}  {count:>12}  {:>6}  {:>6}  {:>4}  {:>9.2}  {:>8.2}  {busbw:>8}  {wrong:>6}  {none:>9}  {none:>8}  {none:>8}  {none:>6}",
+        "float", "sum", -1, figures.time_us, figures.algbw
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::Sample;
+    use super::*;
+    use crate::frame::{Event, Frame, Provenance, What};
+    use crate::standing::Standing;
+    use crate::verdict;
+
+    fn times(seconds: &[f64]) -> Distribution {
+        let mut times = Distribution::new(1e-9).unwrap();
+        for &s in seconds {
+            assert!(times.record(s));
+        }
+        times
+    }
+
+    #[test]
+    fn bandwidths_follow_the_published_formulas() {
+        let figures = Figures::new(1 << 30, &times(&[0.4, 0.6]), 4).unwrap();
+        assert!((figures.time_us - 5e5).abs() < 5e2, "{}", figures.time_us);
+        assert!((figures.algbw - 2.147).abs() < 0.003, "{}", figures.algbw);
+        let busbw = figures.busbw.unwrap();
+        assert!((busbw / figures.algbw - 1.5).abs() < 1e-12);
+        // A tautology for our own rows, and how an imported table is checked: n = 2 / (2 − busbw / algbw).
+        assert!((2.0 / (2.0 - busbw / figures.algbw) - 4.0).abs() < 1e-9);
+        let alone = Figures::new(1 << 30, &times(&[0.5]), 1).unwrap();
+        assert!(alone.busbw.is_none());
+    }
+
+    #[test]
+    fn a_row_has_thirteen_columns_as_scripts_split_them() {
+        let figures = Figures::new(26_214_400, &times(&[0.005]), 2).unwrap();
+        for wrong in [Some(0), None] {
+            let text = row(26_214_400, &figures, wrong);
+            let columns: Vec<&str> = text.split_whitespace().collect();
+            assert_eq!(columns.len(), 13, "{text}");
+            assert_eq!(&columns[..5], ["26214400", "6553600", "float", "sum", "-1"]);
+            assert_eq!(columns[8], if wrong.is_some() { "0" } else { "N/A" });
+            assert_eq!(columns[9..], ["N/A"; 4]);
+        }
+        let head = heading(["a", "b", "c", "d", "e"], "f", "g", "h", "i");
+        assert_eq!(
+            head.len(),
+            row(8, &figures, None).len(),
+            "columns are aligned"
+        );
+    }
+
+    fn written(standing: &Standing) -> String {
+        let verdict = verdict::judge(standing);
+        Nccl.write(&Story {
+            standing,
+            verdict: &verdict,
+            head: None,
+            anchored: false,
+            place: "",
+        })
+    }
+
+    #[test]
+    fn a_record_without_all_reduces_says_so_and_a_stand_in_is_called_one() {
+        let mut none = Sample {
+            empty: true,
+            ..Sample::good(2)
+        };
+        assert!(written(&none.standing()).contains("nothing was all-reduced"));
+        none.provenance = Provenance::StandIn;
+        assert!(written(&none.standing()).contains("STAND-IN"));
+    }
+
+    #[test]
+    fn one_rank_has_a_rate_and_no_bus_bandwidth() {
+        let text = written(&Sample::good(1).standing());
+        let rows: Vec<&str> = text.lines().filter(|l| !l.starts_with('#')).collect();
+        assert!(!rows.is_empty(), "{text}");
+        for row in rows {
+            assert_eq!(row.split_whitespace().nth(7), Some("N/A"), "{row}");
+        }
+        assert!(text.contains("none, one rank"), "{text}");
+    }
+
+    #[test]
+    fn wrong_is_a_number_only_where_every_result_was_checked_and_right() {
+        let mut standing = Sample::good(2).standing();
+        let phase = |s: &Standing| {
+            let mut windows = s.windows().iter();
+            windows
+                .position(|w| matches!(w.kind, SegmentKind::Phase(_)))
+                .unwrap()
+        };
+        let story = |standing: &Standing| {
+            let verdict = verdict::judge(standing);
+            let story = Story {
+                standing,
+                verdict: &verdict,
+                head: None,
+                anchored: false,
+                place: "",
+            };
+            let found = checked(&story, &standing.windows()[phase(standing)]);
+            (found.count, found.about)
+        };
+        let share = standing.opened().plan.steps[0].audit_share;
+        assert!(share < 1.0);
+        let (count, about) = story(&standing);
+        assert!(
+            count.is_none() && about.contains("% of the results"),
+            "{about}"
+        );
+        let mismatch = Frame::Event(Event {
+            at_ns: standing.last_ns(),
+            device: Some(0),
+            what: What::Mismatch {
+                detail: "all-reduce of bucket 0".to_owned(),
+            },
+        });
+        standing.push(&mismatch).unwrap();
+        let (count, about) = story(&standing);
+        assert!(
+            count.is_none() && about.contains("1 results were wrong"),
+            "{about}"
+        );
+    }
+}
