@@ -93,6 +93,9 @@ pub enum Command {
     /// Drive one device on behalf of a run; started by hallmark itself
     #[command(hide = true)]
     Worker,
+    /// Join a run on behalf of this node, by the invitation on standard input; started by a launcher
+    #[command(hide = true)]
+    Agent(Agent),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -136,6 +139,9 @@ pub struct Run {
     /// Keep this remark in the record and on the report, e.g. a work order
     #[arg(long, value_name = "TEXT")]
     pub remark: Option<String>,
+    /// Load all nodes of the hall that this site file describes, and judge them together
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<PathBuf>,
     /// Read series from this CSV file beside the sensors; marks the record as replayed
     #[arg(long, value_name = "FILE")]
     pub replay: Vec<PathBuf>,
@@ -197,6 +203,15 @@ pub struct Show {
     #[arg(long, value_enum, default_value = "auto")]
     pub ui: Ui,
     /// Load NVML from this file instead of the driver's usual place; accepts no site
+    #[arg(long, value_name = "FILE", env = "HALLMARK_NVML")]
+    pub nvml: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Agent {
+    #[command(flatten)]
+    pub cuda: Cuda,
+    /// Load NVML from this file instead of the driver's usual place
     #[arg(long, value_name = "FILE", env = "HALLMARK_NVML")]
     pub nvml: Option<PathBuf>,
 }

@@ -51,6 +51,11 @@ impl RunClock {
     }
 }
 
+/// The machine's monotonic clock, as [`RunClock::at_ns`] takes it and clocks of two machines are compared by.
+pub fn monotonic_ns() -> u64 {
+    hallmark_kernels::timer::now_ns()
+}
+
 /// Wall time now, RFC 3339 with milliseconds, UTC.
 pub fn utc_now() -> String {
     format!("{:.3}", Timestamp::now())

@@ -1,5 +1,6 @@
 //! What each command does, one line each.
 
+pub mod hall;
 pub mod inspect;
 pub mod load;
 pub mod profiles;
@@ -36,6 +37,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
             Ok(Exit::Accepted)
         }
         Command::Probe { engine, cuda } => inspect::probe(&engine, &cuda),
+        Command::Agent(args) => crate::agent::join(&args),
         Command::Worker => {
             crate::worker::main(std::io::stdin(), std::io::stdout());
             Ok(Exit::Accepted)

@@ -1,5 +1,383 @@
 //! The controller of a hall: it lets agents in, hands what they report to the run, and what the run decides to them.
 //!
-//! It decides nothing about the load: that is [`crate::run::Run`]'s, as on one machine.
+//! It decides nothing about the load: that is [`crate::run::Run`]'s, as on one machine. To the run a device of another
+//! node is a worker whose reports come over a network. A node that is silent on both its connections is given up, and
+//! all its devices with it; what it had reported before comes when it is reached again, and is taken once.
 
+pub mod desk;
 pub mod hall;
+
+use crate::clock;
+use crate::exit::Failure;
+use crate::protocol::authority::{Authority, Credentials};
+use crate::protocol::link::{Claim, Task};
+use crate::protocol::{FromWorker, ToWorker};
+use crate::run::Input;
+use crate::shell::fleet::{Origin, Progress, Workers};
+use crate::shell::inbox::Inlet;
+use desk::Desk;
+use hall::{Hall, NODE_SILENCE_NS, REACHED_NS};
+use hallmark_profiles::site::LoadedSite;
+use hallmark_results::frame::FaultKind;
+use hallmark_results::plan::Plan;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Time that agents have, at the end, to hand over what is still in their logs.
+const LAST_REPORTS_NS: u64 = 30_000_000_000;
+/// A stretch without a turn in which this process stood still; there are ten turns a second.
+const STILL_NS: u64 = 1_000_000_000;
+/// Between two looks at whether an agent has left.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What ends the processes that a launcher has started.
+pub trait Launched {
+    /// Nodes whose agent has ended since the last call, and how.
+    fn ended(&mut self) -> Vec<(usize, String)>;
+
+    /// Waits up to `patience` for all to end, then kills what is left.
+    fn end(&mut self, patience: Duration);
+}
+
+/// The agents of a run, as whoever drives its devices.
+pub struct Controller {
+    desk: Arc<Desk>,
+    authority: Authority,
+    address: SocketAddr,
+    stop: Arc<Notify>,
+    names: Vec<String>,
+    launched: Option<Box<dyn Launched>>,
+    /// Device ranges by node.
+    devices: Vec<Range<u32>>,
+    nodes: Vec<State>,
+    /// Reports that have led to all frames up to a number.
+    waiting: VecDeque<(Origin, u64)>,
+    /// The latest turn, and the first after this process itself had stood still.
+    turned_ns: u64,
+    awake_ns: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct State {
+    /// Its agent has ended, or was never heard again.
+    given_up: bool,
+}
+
+impl Controller {
+    /// Listens for the agents of a site.
+    ///
+    /// # Errors
+    /// [`Failure`]: no keys can be made, or the site's address cannot be listened at.
+    pub fn start(
+        site: &LoadedSite,
+        run: &str,
+        rehearsal: bool,
+        inputs: &Inlet,
+    ) -> Result<Self, Failure> {
+        let names: Vec<String> = site.nodes().map(|n| n.name.to_owned()).collect();
+        let hall = Hall::new(names.iter().map(String::as_str), rehearsal);
+        let desk = Arc::new(Desk::new(hall, inputs.clone()));
+        let authority = Authority::new(run).map_err(Failure::broken)?;
+        let credentials = authority.controller().map_err(Failure::broken)?;
+        let stop = Arc::new(Notify::new());
+        let address = desk::serve(&desk, &site.site.address, &credentials, Arc::clone(&stop))
+            .map_err(Failure::usage)?;
+        Ok(Self {
+            desk,
+            authority,
+            address,
+            stop,
+            devices: vec![0..0; names.len()],
+            nodes: vec![State::default(); names.len()],
+            names,
+            launched: None,
+            waiting: VecDeque::new(),
+            turned_ns: clock::monotonic_ns(),
+            awake_ns: 0,
+        })
+    }
+
+    /// Where agents reach it.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What one agent of a node needs to join: credentials and a token of its own.
+    ///
+    /// # Errors
+    /// [`Failure`] for a name that no certificate can hold.
+    pub fn invite(&self, node: usize) -> Result<(Credentials, String), Failure> {
+        let credentials = self
+            .authority
+            .node(&self.names[node])
+            .map_err(Failure::usage)?;
+        let token = desk::session();
+        self.desk.hall().let_in(node, token.clone());
+        Ok((credentials, token))
+    }
+
+    /// Takes charge of the processes that a launcher has started.
+    pub fn attend(&mut self, launched: Box<dyn Launched>) {
+        self.launched = Some(launched);
+    }
+
+    /// Waits until every node has joined, or its agent has ended, or `patience_ns` has passed.
+    ///
+    /// `interrupted`: whether the operator wants to end.
+    ///
+    /// # Errors
+    /// [`Failure`] when the operator interrupts.
+    pub fn gather(
+        &mut self,
+        patience_ns: u64,
+        mut interrupted: impl FnMut() -> bool,
+    ) -> Result<(), Failure> {
+        let begun_ns = clock::monotonic_ns();
+        loop {
+            if interrupted() {
+                return Err(Failure::broken(
+                    "interrupted before the load began; nothing was measured",
+                ));
+            }
+            let mut why = Vec::new();
+            if let Some(launched) = &mut self.launched {
+                why = launched.ended();
+            }
+            for (node, why) in why {
+                self.nodes[node].given_up = true;
+                let mut places = self.desk.places();
+                // What the controller said to it is the better reason.
+                places[node].refused.get_or_insert(why);
+            }
+            let waited_ns = clock::monotonic_ns().saturating_sub(begun_ns);
+            let waiting = {
+                let hall = self.desk.hall();
+                (0..self.names.len()).any(|n| hall.claim(n).is_none() && !self.nodes[n].given_up)
+            };
+            if !waiting || waited_ns > patience_ns {
+                return Ok(());
+            }
+            clock::sleep(LOOK);
+        }
+    }
+
+    /// What a node said when it joined; or why it has not.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn claim(&self, node: usize) -> Result<Claim, String> {
+        if let Some(claim) = self.desk.hall().claim(node) {
+            return Ok(claim.clone());
+        }
+        let refused = self.desk.places()[node].refused.clone();
+        let why = refused.unwrap_or_else(|| "nothing was heard of it".to_owned());
+        Err(format!("node `{}` has not joined: {why}", self.names[node]))
+    }
+
+    /// Numbers the nodes' devices in the plan, and has their workers started.
+    pub fn muster(&mut self, devices: Vec<Range<u32>>) {
+        self.devices = devices;
+        for (node, range) in self.devices.clone().into_iter().enumerate() {
+            self.desk.places()[node].devices = range.clone();
+            if !range.is_empty() {
+                let first = range.start;
+                self.task(node, Task::Muster { first });
+            }
+        }
+    }
+
+    /// What can still be asked of it once it drives a crew.
+    pub fn handle(&self) -> Handle {
+        Handle {
+            desk: Arc::clone(&self.desk),
+            names: self.names.clone(),
+            devices: self.devices.clone(),
+        }
+    }
+
+    fn task(&self, node: usize, task: Task) {
+        if !self.nodes[node].given_up {
+            self.desk.hall().task(node, task);
+            self.desk.wake(node);
+        }
+    }
+
+    fn node_of(&self, device: u32) -> Option<usize> {
+        self.devices.iter().position(|d| d.contains(&device))
+    }
+
+    /// Nodes that take part.
+    fn present(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.names.len()).filter(|n| !self.devices[*n].is_empty())
+    }
+
+    fn give_up(&mut self, node: usize, kind: FaultKind, why: &str, inputs: &mut Vec<Input>) {
+        if std::mem::replace(&mut self.nodes[node].given_up, true) {
+            return;
+        }
+        for device in self.devices[node].clone() {
+            let detail = why.to_owned();
+            inputs.push(Input::Worker(device, FromWorker::Fault { kind, detail }));
+        }
+    }
+
+    /// What the record now holds for good is acknowledged.
+    fn acknowledge(&mut self, durable: u64) {
+        let mut told = Vec::new();
+        while let Some((origin, _)) = self.waiting.pop_front_if(|(_, mark)| *mark <= durable) {
+            let node = origin.node as usize;
+            self.desk.hall().keep(node, origin.number);
+            if !told.contains(&node) {
+                told.push(node);
+            }
+        }
+        told.into_iter().for_each(|node| self.desk.wake(node));
+    }
+}
+
+/// A hold on the agents beside the crew's.
+pub struct Handle {
+    desk: Arc<Desk>,
+    names: Vec<String>,
+    devices: Vec<Range<u32>>,
+}
+
+impl Handle {
+    /// How far each node's clock is behind the controller's, as it measured it.
+    pub fn clocks(&self) -> Vec<(String, String)> {
+        let places = self.desk.places();
+        let told = |(name, place): (&String, &desk::Place)| {
+            let ahead = place.ahead?;
+            let value = format!(
+                "{:+.3} ms to the controller's, at most {:.3} ms off",
+                ahead.ns as f64 / 1e6,
+                ahead.error_ns as f64 / 1e6
+            );
+            Some((format!("{name}: clock offset"), value))
+        };
+        self.names
+            .iter()
+            .zip(places.iter())
+            .filter_map(told)
+            .collect()
+    }
+
+    /// Has all nodes read their sensors; `epoch_ns` is the run's start on this machine's clock.
+    pub fn sense(&self, plan: &Plan, epoch_ns: u64) {
+        for (node, range) in self.devices.iter().enumerate() {
+            if range.is_empty() {
+                continue;
+            }
+            let own = range.start as usize..range.end as usize;
+            let devices = plan.devices.get(own).unwrap_or_default().to_vec();
+            let plan = Box::new(Plan {
+                devices,
+                ..plan.clone()
+            });
+            self.desk.hall().task(node, Task::Sense { plan, epoch_ns });
+            self.desk.wake(node);
+        }
+    }
+}
+
+impl Workers for Controller {
+    fn tell(&mut self, device: u32, order: &ToWorker) {
+        if let Some(node) = self.node_of(device) {
+            let order = Box::new(order.clone());
+            self.task(node, Task::Drive { device, order });
+        }
+    }
+
+    fn kill(&mut self, device: u32) {
+        if let Some(node) = self.node_of(device) {
+            // Also where the node was given up: it may be reached again, with the device still at work.
+            self.desk.hall().task(node, Task::Kill { device });
+            self.desk.wake(node);
+        }
+    }
+
+    fn turn(&mut self, heard: &[Origin], progress: Progress, _now_ns: u64) -> Vec<Input> {
+        let mark = progress.handed;
+        self.waiting
+            .extend(heard.iter().map(|origin| (*origin, mark)));
+        self.acknowledge(progress.durable);
+        let mut inputs = Vec::new();
+        let ended = self.launched.as_mut().map_or_else(Vec::new, |l| l.ended());
+        for (node, how) in ended {
+            let why = format!("the agent of node `{}` ended: {how}", self.names[node]);
+            self.give_up(node, FaultKind::WorkerDied, &why, &mut inputs);
+        }
+        let now_ns = clock::monotonic_ns();
+        if now_ns.saturating_sub(std::mem::replace(&mut self.turned_ns, now_ns)) > STILL_NS {
+            // Nobody could be heard meanwhile.
+            self.awake_ns = now_ns;
+        }
+        for node in self.present().collect::<Vec<_>>() {
+            let quiet_ns = self.desk.hall().quiet_ns(node, now_ns).unwrap_or(0);
+            let quiet_ns = quiet_ns.min(now_ns.saturating_sub(self.awake_ns));
+            if self.nodes[node].given_up || quiet_ns <= REACHED_NS {
+                continue;
+            }
+            if quiet_ns > NODE_SILENCE_NS {
+                let why = format!(
+                    "node `{}` was silent on both its connections for {:.1} s",
+                    self.names[node],
+                    quiet_ns as f64 / 1e9
+                );
+                self.give_up(node, FaultKind::Silent, &why, &mut inputs);
+            } else {
+                inputs.extend(self.devices[node].clone().map(Input::Unreached));
+            }
+        }
+        inputs
+    }
+
+    fn finish(&mut self) -> u64 {
+        for node in 0..self.names.len() {
+            // A node that was given up and is reached again is also told to end its work.
+            self.desk.hall().task(node, Task::Finish);
+            self.desk.wake(node);
+        }
+        LAST_REPORTS_NS
+    }
+
+    fn is_drained(&self) -> bool {
+        let places = self.desk.places();
+        let gone = |n: usize| self.nodes[n].given_up && !self.desk.hall().is_linked(n);
+        self.present().all(|n| places[n].done || gone(n))
+    }
+
+    fn lost(&self) -> Vec<String> {
+        let places = self.desk.places();
+        let silent = self.present().filter(|n| !places[*n].done);
+        silent
+            .map(|n| {
+                let name = &self.names[n];
+                format!("node `{name}` did not hand over its last reports: what it still held is not in this record")
+            })
+            .collect()
+    }
+
+    fn end(mut self: Box<Self>, patience_ms: u64) {
+        for node in 0..self.names.len() {
+            self.desk.hall().task(node, Task::Leave);
+            self.desk.wake(node);
+        }
+        if let Some(launched) = &mut self.launched {
+            launched.end(Duration::from_millis(patience_ms));
+        }
+    }
+}
+
+impl Drop for Controller {
+    fn drop(&mut self) {
+        if let Some(launched) = &mut self.launched {
+            launched.end(Duration::ZERO);
+        }
+        self.stop.notify_one();
+    }
+}

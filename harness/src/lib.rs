@@ -2,12 +2,14 @@
 //!
 //! It implements no statistics and no judgement: it feeds frames to `hallmark-results` and obeys.
 
+pub mod agent;
 pub mod cli;
 pub mod clock;
 pub mod command;
 pub mod controller;
 pub mod engines;
 pub mod exit;
+pub mod launch;
 pub mod load;
 pub mod plan;
 pub mod protocol;

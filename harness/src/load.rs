@@ -99,7 +99,7 @@ impl Driver {
             wished: None,
             broken: false,
             predecessor_end_ns: None,
-            started_ns: now_ns,
+            started_ns: now_ns.max(order.from_ns),
             pulse,
             order,
         });
@@ -261,8 +261,11 @@ impl Active {
         })
     }
 
-    /// In a pulse: when the next step may be queued, if not now.
+    /// Before the order's begin, and in a pulse: when the next step may be queued, if not now.
     fn rest(&self, now_ns: u64) -> Option<u64> {
+        if now_ns < self.started_ns {
+            return Some(self.started_ns);
+        }
         let wave = self.pulse.as_ref()?;
         let since = now_ns.saturating_sub(self.started_ns);
         let in_cycle = since % wave.period_ns.max(1);
@@ -313,6 +316,7 @@ mod tests {
             segment: 3,
             step: 0,
             parts: PARTS,
+            from_ns: 0,
             until_ns,
             coupled,
             first_seq: 100,
@@ -364,6 +368,22 @@ mod tests {
                 Act::Done { .. } => return rows,
             }
         }
+    }
+
+    #[test]
+    fn an_order_for_later_waits_for_its_time_and_a_stop_does_not() {
+        let mut driver = Driver::new(2);
+        let later = Order {
+            from_ns: 500,
+            ..order(false, 1000)
+        };
+        driver.start(later.clone(), 100);
+        assert_eq!(driver.poll(100), Act::Wait { until_ns: 500 });
+        assert!(matches!(driver.poll(500), Act::Submit(_)));
+        let mut driver = Driver::new(2);
+        driver.start(later, 100);
+        driver.stop();
+        assert!(matches!(driver.poll(101), Act::Done { .. }));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! cannot run (no such dtype, not enough memory) before anything starts.
 
 pub mod changes;
+pub mod hall;
 pub mod inventory;
 pub mod libraries;
 
@@ -44,6 +45,8 @@ pub struct Settings {
     pub devices: Vec<String>,
     /// How many devices the operator declares.
     pub expect_devices: Option<u32>,
+    /// The hall, where more than this machine takes part.
+    pub hall: Option<hall::Hall>,
     /// The NVML library, where it was given by hand.
     pub nvml: Option<PathBuf>,
     /// The program that drives the devices, where it is not this one.
@@ -81,6 +84,14 @@ pub enum PlanError {
         profile: String,
         declared: u32,
         asked: u32,
+    },
+    #[error(
+        "{profile} declares {declared} devices, and the site file {found}; correct one of them"
+    )]
+    InventoryOfSite {
+        profile: String,
+        declared: u32,
+        found: u32,
     },
     #[error("matmul {gemm} in {dtype} cannot be audited exactly: k must be at most {k_max}")]
     NotExact {
@@ -135,11 +146,24 @@ pub fn make(
         fit(&mut profile.load, target.duration(), rate, dtype, devices);
     }
     let burn = burn::gemm(&profile.load, dtype, devices, settings.probe);
-    let (mut steps, step_of) = steps(&profile, dtype, devices.len(), burn);
+    // Ranks that reduce together are of one machine so far.
+    let ranks = if settings.hall.is_some() {
+        1
+    } else {
+        devices.len()
+    };
+    let (mut steps, step_of) = steps(&profile, dtype, ranks, burn);
     for step in &mut steps {
         step.audit_seed = Some(settings.audit_seed);
     }
-    check(&steps, &profile.load, devices)?;
+    check(&steps, &profile.load, devices, settings)?;
+    let mut limits = limits(&profile, devices);
+    let mut planned: Vec<PlannedDevice> = devices.iter().map(|d| planned(d, settings)).collect();
+    if let Some(hall) = &settings.hall {
+        limits.push(hall::ALONE.to_owned());
+        overrides.extend(hall.changes.iter().cloned());
+        hall.place(&mut planned);
+    }
     Ok(Plan {
         profile_text: loaded.text.clone(),
         profile_origin: loaded.origin.clone(),
@@ -147,10 +171,10 @@ pub fn make(
         overrides,
         inventory,
         seed: profile.seed,
-        devices: devices.iter().map(|d| planned(d, settings)).collect(),
+        devices: planned,
         dtype,
         schedule: schedule(&profile, &steps, &step_of, devices.len()),
-        limits: limits(&profile, devices),
+        limits,
         steps,
         warmup: profile.load.warmup.clone(),
         stop_when: profile.load.stop_when.clone(),
@@ -342,7 +366,12 @@ fn training(load: &Load, model: &Model, dtype: Dtype, seed: u64) -> StepSpec {
     }
 }
 
-fn check(steps: &[StepSpec], load: &Load, devices: &[DeviceInfo]) -> Result<(), PlanError> {
+fn check(
+    steps: &[StepSpec],
+    load: &Load,
+    devices: &[DeviceInfo],
+    settings: &Settings,
+) -> Result<(), PlanError> {
     for gemm in steps.iter().flat_map(|s| &s.gemms) {
         let dtype = steps[0].dtype;
         if audit::operand_range(dtype, gemm.k).is_none() {
@@ -361,8 +390,13 @@ fn check(steps: &[StepSpec], load: &Load, devices: &[DeviceInfo]) -> Result<(), 
     let largest = all
         .max_by(|a, b| a.flop().0.total_cmp(&b.flop().0))
         .unwrap_or(Gemm::new(1, 1, 1));
-    for device in devices {
-        let sharing = devices.iter().filter(|d| d.software).count().max(1) as u64;
+    let node = |index: usize| settings.hall.as_ref().and_then(|h| h.places.get(index));
+    for (index, device) in devices.iter().enumerate() {
+        let here = devices
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| node(*i) == node(index));
+        let sharing = here.filter(|(_, d)| d.software).count().max(1) as u64;
         let free = if device.software {
             device.memory.0 / sharing
         } else {

@@ -71,6 +71,9 @@ pub struct Order {
     pub segment: u32,
     pub step: usize,
     pub parts: Parts,
+    /// Run time before which no step is begun.
+    #[serde(default)]
+    pub from_ns: u64,
     /// Run time after which no step is begun, but for those that the group has to finish together.
     pub until_ns: u64,
     /// The steps of all ranks belong together.

@@ -8,11 +8,13 @@
 mod awake;
 mod heat;
 mod intake;
+mod phase;
 mod tally;
 mod warmup;
 pub(crate) mod watch;
 
 use crate::protocol::{FromWorker, Order, ToWorker};
+use crate::shell::fleet::Origin;
 use awake::Awake;
 use hallmark_results::frame::{Ending, FaultKind, Frame, Samples, Table, What};
 use hallmark_results::plan::{Plan, SegmentKind};
@@ -43,6 +45,20 @@ pub enum Input {
     Cut,
     /// The disk refuses frames, or one was set aside that no disk would take.
     JournalFailed(String),
+    /// Nothing was heard of the device's whole node lately, so that its own silence says nothing.
+    Unreached(u32),
+    /// From another node, whose report is acknowledged once what it led to is on disk.
+    From(Origin, Box<Input>),
+}
+
+impl Input {
+    /// What was said, wherever it came from.
+    pub fn inner(self) -> Self {
+        match self {
+            Self::From(_, input) => *input,
+            input => input,
+        }
+    }
 }
 
 /// Something to be done by the shell.
@@ -97,6 +113,8 @@ pub struct Run {
     generation: u32,
     /// Some step reduces, so the devices form a group.
     reduces: bool,
+    /// Time from an order until it is begun, so that it has reached every node by then.
+    lead_ns: u64,
     /// Members of the group as it stands; empty where no step reduces anything.
     group: Vec<u32>,
     /// Formations that failed since the last that succeeded.
@@ -136,6 +154,7 @@ impl Run {
         let mut run = Self {
             workers: workers.collect(),
             reduces: plan.steps.iter().any(|s| !s.buckets.is_empty()),
+            lead_ns: phase::lead_ns(&plan),
             shape: intake::shape(&standing),
             plan,
             standing,
@@ -180,7 +199,7 @@ impl Run {
     /// Takes one thing that happened into account.
     pub fn handle(&mut self, input: Input, now_ns: u64) -> Vec<Output> {
         self.look(now_ns);
-        match input {
+        match input.inner() {
             Input::Worker(device, report) => self.report(device, report, now_ns),
             Input::Gone(device, why) => self.lose(device, FaultKind::WorkerDied, why, now_ns),
             Input::Table(table) => self.table(table, now_ns),
@@ -192,6 +211,9 @@ impl Run {
                 let kind = FaultKind::Journal;
                 self.event(now_ns, None, What::Fault { kind, detail });
             }
+            Input::Unreached(device) => self.unreached(device, now_ns),
+            // Nothing is said on behalf of others.
+            Input::From(..) => {}
         }
         self.settle(now_ns);
         std::mem::take(&mut self.outputs)
@@ -259,6 +281,10 @@ impl Run {
             return;
         };
         if worker.duty == Duty::Dead {
+            // What it had completed before it was given up is work all the same, and comes late from a node that was cut off.
+            if let FromWorker::Steps(steps) = report {
+                self.push(Frame::Steps(steps), now_ns);
+            }
             return;
         }
         match report {
@@ -508,15 +534,16 @@ impl Run {
             return self.finish(ending);
         };
         self.segment = Some(index);
-        self.until_ns = now_ns.saturating_add(segment.duration_ns);
+        let begin_ns = now_ns.saturating_add(self.lead_ns);
+        self.until_ns = begin_ns.saturating_add(segment.duration_ns);
         self.warm_up = None;
         if segment.kind == SegmentKind::Warmup {
-            self.warm_up = WarmUp::new(&self.plan, now_ns);
+            self.warm_up = WarmUp::new(&self.plan, begin_ns);
             // The limit of the warm-up is the fold's to say; the order itself is only bounded loosely.
             self.until_ns = self.until_ns.saturating_add(2_000_000_000);
         }
         self.event(
-            now_ns,
+            begin_ns,
             None,
             What::Segment {
                 index: index as u32,
@@ -547,6 +574,7 @@ impl Run {
                 segment: index as u32,
                 step: segment.step,
                 parts: segment.parts,
+                from_ns: now_ns.saturating_add(self.lead_ns),
                 until_ns: self.until_ns,
                 coupled,
                 first_seq: self.orders << 32,

@@ -26,7 +26,7 @@ pub use read::{Frames, Integrity, Record, Run, Story, open_any};
 pub use seal::{Sealed, seal, synthesize};
 
 /// Beginnings of the names of what may lie in a record's folder without being part of it.
-pub const COMPANIONS: [&str; 4] = ["report", "verdict", "certificate", "remark"];
+pub const COMPANIONS: [&str; 5] = ["report", "verdict", "certificate", "remark", "nodes"];
 
 /// Makes a folder's entries durable, so that a created, renamed or removed file stays so.
 fn sync_folder(dir: &std::path::Path) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@
     reason = "tests, and what they are built of, fail by a panic"
 )]
 
+pub mod agents;
 pub mod browser;
 pub mod component;
 pub mod golden;

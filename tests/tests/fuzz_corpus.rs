@@ -113,6 +113,7 @@ fn no_message_breaks_the_pipe() {
             optimizer: true,
             memory: false,
         },
+        from_ns: 0,
         until_ns: 1,
         coupled: true,
         first_seq: 0,

@@ -37,6 +37,9 @@ const ROOM_BYTES: u64 = 64 << 20;
 /// [`Failure`]: exit 2 before anything was written, 4 where the run itself broke.
 pub fn run(args: &Run) -> Result<Exit, Failure> {
     let loaded = profile::load(&args.profile).map_err(Failure::usage)?;
+    if let Some(site) = &args.site {
+        return super::hall::run(args, site, &loaded);
+    }
     let found = topology::find(&args.cuda.choice(), args.cuda.patience());
     let devices =
         topology::select(&found, &args.devices, &topology::cores()).map_err(Failure::usage)?;
@@ -173,7 +176,7 @@ pub fn resume(args: &Resume) -> Result<Exit, Failure> {
 }
 
 /// What the command line, the environment and chance bring to a run.
-fn settings(args: &Run, node: &str) -> Result<Settings, Failure> {
+pub(super) fn settings(args: &Run, node: &str) -> Result<Settings, Failure> {
     Ok(Settings {
         seed: args.seed,
         audit_seed: audit_seed()?,
@@ -182,6 +185,7 @@ fn settings(args: &Run, node: &str) -> Result<Settings, Failure> {
         probe: None,
         devices: args.devices.clone(),
         expect_devices: args.expect_devices,
+        hall: None,
         nvml: args.show.nvml.clone(),
         worker: fleet::other_program(),
     })
@@ -229,7 +233,7 @@ fn audit_seed() -> Result<AuditSeed, Failure> {
 }
 
 /// What each device's engine decided, as events of that device.
-fn as_found(
+pub(super) fn as_found(
     facts: &[(u32, Vec<(String, String)>)],
 ) -> impl Iterator<Item = (Option<u32>, What)> + '_ {
     facts.iter().flat_map(|(device, facts)| {
@@ -336,7 +340,7 @@ fn again(plan: &Plan, found: &[DeviceInfo]) -> Result<Vec<DeviceInfo>, Failure> 
 }
 
 /// What devices said when they opened, and for those that did not, what was found before.
-fn merge(devices: &[DeviceInfo], crew: &Crew) -> Vec<DeviceInfo> {
+pub(super) fn merge(devices: &[DeviceInfo], crew: &Crew) -> Vec<DeviceInfo> {
     devices
         .iter()
         .zip(&crew.opened)
@@ -345,7 +349,7 @@ fn merge(devices: &[DeviceInfo], crew: &Crew) -> Vec<DeviceInfo> {
 }
 
 /// The folder of a new run; refused before the load begins if it cannot hold a record.
-fn folder(args: &Run, profile: &str) -> Result<PathBuf, Failure> {
+pub(super) fn folder(args: &Run, profile: &str) -> Result<PathBuf, Failure> {
     let folder = args.out.clone().unwrap_or_else(|| {
         let id = format!("{}-{profile}", clock::utc_stamp());
         let runs = PathBuf::from("runs");
@@ -370,7 +374,7 @@ fn folder(args: &Run, profile: &str) -> Result<PathBuf, Failure> {
     Ok(folder)
 }
 
-fn create(folder: &Path) -> Result<JournalWriter, Failure> {
+pub(super) fn create(folder: &Path) -> Result<JournalWriter, Failure> {
     let fail = |why: String| {
         Failure::broken(format!(
             "cannot keep a record in {}: {why}",
@@ -393,7 +397,7 @@ fn create(folder: &Path) -> Result<JournalWriter, Failure> {
 }
 
 /// Turns signals into inputs: the first ends the run in good order, the second at once.
-fn listen(inputs: &Inlet) -> Result<(), Failure> {
+pub(super) fn listen(inputs: &Inlet) -> Result<(), Failure> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM, SIGHUP])
         .map_err(|e| Failure::broken(format!("cannot listen for signals: {e}")))?;
@@ -412,7 +416,7 @@ fn listen(inputs: &Inlet) -> Result<(), Failure> {
 /// The pair of ends through which everything reaches the run.
 pub type Channel = (Inlet, Receiver<Input>);
 
-fn view(ui: Ui) -> Result<Box<dyn View>, Failure> {
+pub(super) fn view(ui: Ui) -> Result<Box<dyn View>, Failure> {
     let terminal = std::io::stdout().is_terminal();
     Ok(match ui {
         Ui::Json => Box::new(Json::new()),

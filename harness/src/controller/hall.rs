@@ -71,6 +71,10 @@ pub enum Refusal {
     },
     #[error("node `{node}` came back with other devices than it joined with")]
     Changed { node: String },
+    #[error(
+        "the log of node `{node}` ends at report {last}, and {taken} were taken of it: it was cut"
+    )]
+    Cut { node: String, last: u64, taken: u64 },
     #[error("node `{node}` said report {said} where {due} was due")]
     Order { node: String, said: u64, due: u64 },
 }
@@ -146,13 +150,18 @@ impl Hall {
         }
     }
 
+    /// Index of a node.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.names.get(name).copied()
+    }
+
     /// Number of nodes.
     pub fn count(&self) -> usize {
         self.nodes.len()
     }
 
     /// Lets one agent of a node in by this token.
-    pub fn expect(&mut self, node: usize, token: String) {
+    pub fn let_in(&mut self, node: usize, token: String) {
         self.nodes[node].tokens.push(token);
     }
 
@@ -188,6 +197,15 @@ impl Hall {
         };
         if !is_for(&name) {
             return Err(Refusal::Certificate { node: name });
+        }
+        let before = &self.nodes[index];
+        if before.log == claim.log && claim.last < before.taken {
+            // Its next reports would bear numbers that were taken, and be lost as known.
+            return Err(Refusal::Cut {
+                node: name,
+                last: claim.last,
+                taken: before.taken,
+            });
         }
         let restarted = self.admit(index, &claim, now_ns)?;
         self.disagrees(index, &claim)?;
@@ -400,6 +418,11 @@ impl Hall {
         }
     }
 
+    /// Whether the node's link is open.
+    pub fn is_linked(&self, node: usize) -> bool {
+        self.nodes[node].linked
+    }
+
     /// Time since the node was last heard on either connection; `None` if it never joined.
     pub fn quiet_ns(&self, node: usize, now_ns: u64) -> Option<u64> {
         let heard = self.nodes[node].heard_ns.iter().flatten().max()?;
@@ -414,11 +437,6 @@ impl Hall {
     /// The session that the node has to show.
     pub fn session(&self, node: usize) -> Option<&str> {
         self.nodes[node].session.as_deref()
-    }
-
-    /// Whether every node has joined.
-    pub fn all_here(&self) -> bool {
-        self.nodes.iter().all(|n| n.claim.is_some())
     }
 
     /// Gives a node something to do; it is kept until the node has taken it.

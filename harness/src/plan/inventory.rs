@@ -15,6 +15,18 @@ pub(super) fn declared(
     settings: &Settings,
 ) -> Result<Option<Inventory>, PlanError> {
     let profile = &loaded.profile;
+    if let Some(hall) = &settings.hall {
+        let declared = profile.inventory.as_ref().map(|i| i.devices);
+        let found = hall.inventory.devices;
+        return match declared.filter(|d| *d != found) {
+            Some(declared) => Err(PlanError::InventoryOfSite {
+                profile: profile.name.clone(),
+                declared,
+                found,
+            }),
+            None => Ok(Some(hall.inventory.clone())),
+        };
+    }
     match (&profile.inventory, settings.expect_devices) {
         (Some(declared), Some(asked)) if declared.devices != asked => {
             Err(PlanError::InventoryTwice {

@@ -11,8 +11,10 @@ use rcgen::{
 use rustls_pki_types::{CertificateDer, ServerName};
 use serde::{Deserialize, Serialize};
 
-/// The name in the controller's certificate; no node can have it, for a host name has no such ending in a site file.
+/// The name in the controller's certificate.
 pub const CONTROLLER: &str = "controller.hallmark.invalid";
+/// What follows a node's name in its certificate: no node can be taken for the controller, and a name of digits is one.
+const OF_NODE: &str = ".node.hallmark.invalid";
 
 /// Certificates that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -67,23 +69,38 @@ impl Authority {
         })
     }
 
-    /// A key and a certificate for the side called `name`: a node, or [`CONTROLLER`].
+    /// A key and a certificate for a node.
     ///
     /// # Errors
     /// [`AuthorityError`] for a name that no certificate can hold.
-    pub fn issue(&self, name: &str) -> Result<Credentials, AuthorityError> {
+    pub fn node(&self, name: &str) -> Result<Credentials, AuthorityError> {
+        self.issue(
+            &format!("{name}{OF_NODE}"),
+            ExtendedKeyUsagePurpose::ClientAuth,
+        )
+    }
+
+    /// A key and a certificate for the controller.
+    ///
+    /// # Errors
+    /// [`AuthorityError`]: the system has no random numbers.
+    pub fn controller(&self) -> Result<Credentials, AuthorityError> {
+        self.issue(CONTROLLER, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// `usage`: a node's certificate does not let it pose as the controller, nor the other way round.
+    fn issue(
+        &self,
+        name: &str,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> Result<Credentials, AuthorityError> {
         let fail = |e: rcgen::Error| AuthorityError {
             name: name.to_owned(),
             why: e.to_string(),
         };
         let key = KeyPair::generate().map_err(fail)?;
         let mut params = CertificateParams::new(vec![name.to_owned()]).map_err(fail)?;
-        params.distinguished_name.push(DnType::CommonName, name);
-        // A node's certificate does not let it pose as the controller, nor the other way round.
-        params.extended_key_usages = vec![match name {
-            CONTROLLER => ExtendedKeyUsagePurpose::ServerAuth,
-            _ => ExtendedKeyUsagePurpose::ClientAuth,
-        }];
+        params.extended_key_usages = vec![usage];
         let certificate = params.signed_by(&key, &self.issuer).map_err(fail)?;
         Ok(Credentials {
             authority: self.certificate.clone(),
@@ -93,10 +110,11 @@ impl Authority {
     }
 }
 
-/// Whether a certificate, whose signature TLS has checked already, is for the side called `name`.
+/// Whether a certificate, whose signature TLS has checked already, is for this node.
 #[must_use]
-pub fn is_for(certificate: &CertificateDer<'_>, name: &str) -> bool {
-    let Ok(name) = ServerName::try_from(name) else {
+pub fn is_for(certificate: &CertificateDer<'_>, node: &str) -> bool {
+    let name = format!("{node}{OF_NODE}");
+    let Ok(name) = ServerName::try_from(name.as_str()) else {
         return false;
     };
     webpki::EndEntityCert::try_from(certificate)
@@ -112,10 +130,10 @@ mod tests {
     fn a_certificate_is_for_the_node_it_names_and_for_no_other() {
         let authority = Authority::new("r1").unwrap();
         for name in ["n01", "GPU-7.hall-2.example", "n_1", "7"] {
-            let issued = authority.issue(name).unwrap();
+            let issued = authority.node(name).unwrap();
             let der = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();
             assert!(is_for(&der, name), "{name}");
-            for other in ["n02", "n0", "", "n01.example", "*", CONTROLLER] {
+            for other in ["n02", "n0", "", "n01.example", "*"] {
                 assert!(!is_for(&der, other), "{name} is not {other}");
             }
         }
@@ -127,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_key_is_not_shown() {
-        let issued = Authority::new("r1").unwrap().issue("n01").unwrap();
+        let issued = Authority::new("r1").unwrap().node("n01").unwrap();
         assert!(!format!("{issued:?}").contains("KEY"), "{issued:?}");
     }
 }

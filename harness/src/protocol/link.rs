@@ -124,10 +124,13 @@ pub enum Down {
 /// What an agent has to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Task {
-    /// Drive a device; `Open` starts its worker.
+    /// The node's devices are numbered from here in the whole plan; their workers are started.
+    Muster {
+        first: u32,
+    },
     Drive {
         device: u32,
-        order: ToWorker,
+        order: Box<ToWorker>,
     },
     Kill {
         device: u32,
@@ -136,8 +139,7 @@ pub enum Task {
     Sense {
         /// The run's plan with this node's devices alone.
         plan: Box<Plan>,
-        /// The number in the whole plan of the first of them.
-        first: u32,
+        /// Start of the run on the controller's clock.
         epoch_ns: u64,
     },
     /// End workers and sensors, then say [`Said::Last`].

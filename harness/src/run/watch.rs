@@ -57,6 +57,13 @@ impl Run {
         }
     }
 
+    /// Nothing is known of a device whose node is not heard; the node's silence is told by whoever listens to it.
+    pub(super) fn unreached(&mut self, device: u32, now_ns: u64) {
+        if let Some(worker) = self.workers.get_mut(device as usize) {
+            worker.progress_ns = worker.progress_ns.max(now_ns);
+        }
+    }
+
     /// The longest step that any of these has done, or is expected to take.
     fn longest_ns(&self, members: &[u32]) -> u64 {
         let known = members

@@ -38,6 +38,76 @@ pub fn other_program() -> Option<PathBuf> {
     (!is_own).then_some(named)
 }
 
+/// Where a report came from: the node's number in the site, and the report's in that node's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    pub node: u32,
+    pub number: u64,
+}
+
+/// How far the record is: frames that were handed to the journal, and those of them that are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    pub handed: u64,
+    pub durable: u64,
+}
+
+/// Those who drive the devices of a run: processes of this machine, or agents on others.
+pub trait Workers {
+    /// Sends an order. That it cannot be sent is told by whoever watches the worker.
+    fn tell(&mut self, device: u32, order: &ToWorker);
+
+    /// Kills a worker at once.
+    fn kill(&mut self, device: u32);
+
+    /// Called once a turn: reports heard since the last one have led to all frames up to `progress.handed`. Gives what
+    /// else the run has to hear.
+    fn turn(&mut self, heard: &[Origin], progress: Progress, now_ns: u64) -> Vec<Input> {
+        let _ = (heard, progress, now_ns);
+        Vec::new()
+    }
+
+    /// The load is over: whoever reads sensors away from here ends. Gives how long that may take, ns.
+    fn finish(&mut self) -> u64;
+
+    /// Whether all that was to come has come.
+    fn is_drained(&self) -> bool;
+
+    /// What will never come, one sentence each.
+    fn lost(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Ends all workers within about `patience_ms`, and kills what is left.
+    fn end(self: Box<Self>, patience_ms: u64);
+}
+
+/// Time given to sensor threads of this process to hand over their last rows.
+const LAST_ROWS_NS: u64 = 250_000_000;
+
+impl Workers for Fleet {
+    fn tell(&mut self, device: u32, order: &ToWorker) {
+        Self::tell(self, device, order);
+    }
+
+    fn kill(&mut self, device: u32) {
+        Self::kill(self, device);
+    }
+
+    fn finish(&mut self) -> u64 {
+        LAST_ROWS_NS
+    }
+
+    fn is_drained(&self) -> bool {
+        // Sensor threads do not tell when they have ended.
+        false
+    }
+
+    fn end(self: Box<Self>, patience_ms: u64) {
+        Self::end(*self, patience_ms);
+    }
+}
+
 /// All workers of a run.
 pub struct Fleet {
     workers: Vec<Process>,
@@ -145,15 +215,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A group of its own: Ctrl-C at the terminal reaches the run alone, which then ends the workers in order.
+/// A group of its own: Ctrl-C at the terminal reaches the run alone, which then ends the workers in order. Where the
+/// kernel can, it also kills the process once the thread that started it is gone, however that ended.
 #[cfg(unix)]
-fn own_group(command: &mut Command) {
+pub fn own_group(command: &mut Command) {
     use std::os::unix::process::CommandExt;
     command.process_group(0);
+    // SAFETY: between fork and exec it makes one system call and allocates nothing.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        command.pre_exec(|| {
+            let kill = Some(rustix::process::Signal::KILL);
+            Ok(rustix::process::set_parent_process_death_signal(kill)?)
+        });
+    }
 }
 
 #[cfg(not(unix))]
-fn own_group(_command: &mut Command) {}
+pub fn own_group(_command: &mut Command) {}
 
 fn attend(device: u32, mut child: Child, inputs: Inlet) -> Result<Process, std::io::Error> {
     let missing = || std::io::Error::other("a worker was started without pipes");

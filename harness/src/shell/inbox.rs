@@ -28,6 +28,17 @@ impl Inlet {
         self.0.send(input).map_err(Box::new)
     }
 
+    /// Hands an input over if there is room.
+    ///
+    /// # Errors
+    /// The input again, where there is none. A run that no longer listens needs none.
+    pub fn try_send(&self, input: Input) -> Result<(), Input> {
+        match self.0.try_send(input) {
+            Err(TrySendError::Full(input)) => Err(input),
+            _ => Ok(()),
+        }
+    }
+
     /// Hands an input over if there is room; whether there was. A run that no longer listens needs none.
     pub fn offer(&self, input: Input) -> bool {
         !matches!(self.0.try_send(input), Err(TrySendError::Full(_)))

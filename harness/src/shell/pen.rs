@@ -13,7 +13,7 @@ use hallmark_results::store::error::StoreError;
 use hallmark_results::store::journal::JournalWriter;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -30,6 +30,9 @@ pub struct Pen {
     waiting: Arc<AtomicUsize>,
     /// Frames that were not even handed over.
     refused: AtomicUsize,
+    /// Frames handed over, and those of them that are on disk or will never be.
+    handed: AtomicU64,
+    durable: Arc<AtomicU64>,
 }
 
 /// A journal, and how many frames it lacks.
@@ -42,6 +45,7 @@ impl Pen {
     pub fn start(journal: JournalWriter, inputs: Inlet) -> Self {
         let (frames, inbox) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
+        let durable = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             journal,
             kept: VecDeque::new(),
@@ -50,6 +54,7 @@ impl Pen {
             failing: false,
             troubles: Vec::new(),
             waiting: Arc::clone(&waiting),
+            durable: Arc::clone(&durable),
             inputs,
         };
         let (end, written) = channel();
@@ -62,7 +67,19 @@ impl Pen {
             written,
             waiting,
             refused: AtomicUsize::new(0),
+            handed: AtomicU64::new(0),
+            durable,
         }
+    }
+
+    /// Number of the latest frame that was handed over, counted from 1.
+    pub fn handed(&self) -> u64 {
+        self.handed.load(Ordering::Relaxed)
+    }
+
+    /// Number up to which all frames are on disk, or were set aside because no disk will ever take them.
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Relaxed)
     }
 
     /// Hands a frame over without waiting.
@@ -73,6 +90,7 @@ impl Pen {
         }
         if let Some(frames) = &self.frames {
             self.waiting.fetch_add(1, Ordering::Relaxed);
+            self.handed.fetch_add(1, Ordering::Relaxed);
             // The thread ends only after this sender is dropped.
             let _ = frames.send(frame);
         }
@@ -107,6 +125,7 @@ struct Writer {
     /// What the run is still to be told: it may be too busy to take it now, and is never waited for.
     troubles: Vec<Input>,
     waiting: Arc<AtomicUsize>,
+    durable: Arc<AtomicU64>,
     inputs: Inlet,
 }
 
@@ -175,6 +194,7 @@ impl Writer {
                     // No later try will take it.
                     self.kept.pop_front();
                     self.dropped += 1;
+                    self.settled(1);
                     let what = format!("a frame was set aside: {error}");
                     self.trouble(Input::JournalFailed(what));
                 }
@@ -186,6 +206,7 @@ impl Writer {
     fn sync(&mut self) {
         match self.journal.sync() {
             Ok(()) => {
+                self.settled(self.unsynced.len());
                 self.unsynced.clear();
                 self.failing = false;
             }
@@ -195,6 +216,10 @@ impl Writer {
                 self.fail(&error);
             }
         }
+    }
+
+    fn settled(&self, frames: usize) {
+        self.durable.fetch_add(frames as u64, Ordering::Relaxed);
     }
 
     fn fail(&mut self, error: &StoreError) {

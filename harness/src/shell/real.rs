@@ -6,7 +6,7 @@ use crate::clock::{self, RunClock};
 use crate::exit::Failure;
 use crate::protocol::{FromWorker, Group, ToWorker};
 use crate::run::{Input, Output, Run};
-use crate::shell::fleet::Fleet;
+use crate::shell::fleet::{Fleet, Origin, Progress, Workers};
 use crate::shell::inbox::{INPUTS_MAX, Inlet};
 use crate::shell::pen::Pen;
 use crate::shell::probes::{Probe, Probes};
@@ -25,12 +25,10 @@ const OPEN_NS: u64 = 60_000_000_000;
 const PREPARE_NS: u64 = 180_000_000_000;
 /// Longest wait for workers to end by themselves.
 const END_MS: u64 = 2_000;
-/// Time given to sensor threads to hand over their last rows.
-const LAST_ROWS_NS: u64 = 250_000_000;
 
 /// The workers of a run while it is being set up, and what they said.
 pub struct Crew {
-    pub fleet: Fleet,
+    pub fleet: Box<dyn Workers>,
     pub inputs: Inlet,
     pub inbox: Receiver<Input>,
     /// What each device said when it opened; `None` where it did not.
@@ -43,7 +41,7 @@ pub struct Crew {
 }
 
 /// Variables that a driver reads when it starts: a software adapter keeps to its share of the cores.
-fn environment(info: &DeviceInfo) -> Vec<(String, String)> {
+pub fn environment(info: &DeviceInfo) -> Vec<(String, String)> {
     if !info.software || info.engine == "cpu" {
         return Vec::new();
     }
@@ -69,10 +67,24 @@ pub fn muster(
     asked: Asked,
     channel: (Inlet, Receiver<Input>),
 ) -> Result<Crew, Failure> {
-    let (inputs, inbox) = channel;
     let environments: Vec<_> = devices.iter().map(environment).collect();
-    let fleet = Fleet::start(&environments, &inputs)
+    let fleet = Fleet::start(&environments, &channel.0)
         .map_err(|e| Failure::broken(format!("cannot start a worker process: {e}")))?;
+    open(Box::new(fleet), devices, clock, asked, channel)
+}
+
+/// Has these workers open their devices.
+///
+/// # Errors
+/// [`Failure`] when the operator interrupts.
+pub fn open(
+    fleet: Box<dyn Workers>,
+    devices: &[DeviceInfo],
+    clock: RunClock,
+    asked: Asked,
+    channel: (Inlet, Receiver<Input>),
+) -> Result<Crew, Failure> {
+    let (inputs, inbox) = channel;
     let mut crew = Crew {
         fleet,
         inputs,
@@ -141,6 +153,7 @@ impl Crew {
             match self
                 .inbox
                 .recv_timeout(Duration::from_nanos(deadline - now).min(Duration::from_secs(1)))
+                .map(Input::inner)
             {
                 Ok(Input::Worker(device, FromWorker::Fault { detail, .. }))
                 | Ok(Input::Gone(device, detail)) => {
@@ -341,7 +354,11 @@ pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
 /// Hands the run what happens, and carries out what it answers, until it is over.
 fn drive(run: &mut Run, hands: &mut Hands, inbox: &Receiver<Input>, clock: RunClock) {
     let mut interrupts = 0;
-    let mut heard = |run: &mut Run, input: Input| {
+    let mut origins: Vec<Origin> = Vec::new();
+    let mut heard = |run: &mut Run, origins: &mut Vec<Origin>, input: Input| {
+        if let Input::From(origin, _) = &input {
+            origins.push(*origin);
+        }
         let input = match input {
             Input::Interrupt => {
                 interrupts += 1;
@@ -360,42 +377,64 @@ fn drive(run: &mut Run, hands: &mut Hands, inbox: &Receiver<Input>, clock: RunCl
         let wait = Duration::from_nanos(run.deadline(now).saturating_sub(now));
         let mut outputs = Vec::new();
         if let Ok(input) = inbox.recv_timeout(wait) {
-            outputs.extend(heard(run, input));
+            outputs.extend(heard(run, &mut origins, input));
         }
         // All that was said before this turn is heard before anyone is called silent; the inbox holds no more.
         for input in inbox.try_iter().take(INPUTS_MAX) {
-            outputs.extend(heard(run, input));
+            outputs.extend(heard(run, &mut origins, input));
         }
         match hands.view.pressed() {
-            Some(Key::Stop) => outputs.extend(heard(run, Input::Interrupt)),
-            Some(Key::Cut) => outputs.extend(heard(run, Input::Cut)),
+            Some(Key::Stop) => outputs.extend(heard(run, &mut origins, Input::Interrupt)),
+            Some(Key::Cut) => outputs.extend(heard(run, &mut origins, Input::Cut)),
             None => {}
         }
         let now = clock.now_ns();
         outputs.extend(run.poll(now));
         hands.carry_out(outputs, run, now);
+        hands.turn(run, &mut origins, now);
         hands.view.tick(run, now);
     }
 }
 
-/// Takes what sensors still hand over; workers have said everything before they reported idle.
+/// Takes what sensors and other machines still hand over; workers here have said everything before they reported idle.
 fn last_rows(run: &mut Run, hands: &mut Hands, inbox: &Receiver<Input>, clock: RunClock) {
-    let deadline = clock.now_ns() + LAST_ROWS_NS;
+    const LOOK: Duration = Duration::from_millis(50);
+    let deadline = clock.now_ns() + hands.fleet.finish();
+    let mut origins = Vec::new();
     while let Some(left) = deadline.checked_sub(clock.now_ns())
-        && let Ok(input) = inbox.recv_timeout(Duration::from_nanos(left))
+        && !hands.fleet.is_drained()
     {
-        if matches!(
-            input,
-            Input::Samples(_) | Input::Event(..) | Input::JournalFailed(_)
-        ) {
-            let outputs = run.handle(input, clock.now_ns());
-            hands.carry_out(outputs, run, clock.now_ns());
+        let input = inbox.recv_timeout(Duration::from_nanos(left).min(LOOK));
+        let now = clock.now_ns();
+        match input {
+            Ok(
+                input @ (Input::Samples(_)
+                | Input::Event(..)
+                | Input::JournalFailed(_)
+                | Input::From(..)),
+            ) => {
+                if let Input::From(origin, _) = &input {
+                    origins.push(*origin);
+                }
+                let outputs = run.handle(input, now);
+                hands.carry_out(outputs, run, now);
+            }
+            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
         }
+        hands.turn(run, &mut origins, now);
+    }
+    let now = clock.now_ns();
+    for detail in hands.fleet.lost() {
+        let kind = FaultKind::Silent;
+        let what = What::Fault { kind, detail };
+        let outputs = run.handle(Input::Event(what, None), now);
+        hands.carry_out(outputs, run, now);
     }
 }
 
 struct Hands<'a> {
-    fleet: Fleet,
+    fleet: Box<dyn Workers>,
     region: Option<Region>,
     pen: &'a Pen,
     view: &'a mut dyn View,
@@ -403,6 +442,19 @@ struct Hands<'a> {
 }
 
 impl Hands<'_> {
+    /// Tells those who drive the devices how far the record is, and the run what they know beside it.
+    fn turn(&mut self, run: &mut Run, heard: &mut Vec<Origin>, now_ns: u64) {
+        let progress = Progress {
+            handed: self.pen.handed(),
+            durable: self.pen.durable(),
+        };
+        for input in self.fleet.turn(heard, progress, now_ns) {
+            let outputs = run.handle(input, now_ns);
+            self.carry_out(outputs, run, now_ns);
+        }
+        heard.clear();
+    }
+
     fn carry_out(&mut self, outputs: Vec<Output>, run: &Run, now_ns: u64) {
         for output in outputs {
             match output {

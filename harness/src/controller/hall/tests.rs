@@ -1,3 +1,5 @@
+//! Who is let in and who is refused by name, what is taken once, and who is silent.
+
 use super::*;
 use crate::rank::Rank;
 use hallmark_kernels::device::DeviceInfo;
@@ -9,7 +11,7 @@ const SECOND: u64 = 1_000_000_000;
 fn hall() -> Hall {
     let mut hall = Hall::new(["n1", "n2", "n3"], false);
     for node in 0..3 {
-        hall.expect(node, format!("token-{node}"));
+        hall.let_in(node, format!("token-{node}"));
     }
     hall
 }
@@ -93,16 +95,17 @@ fn a_node_joins_by_its_own_certificate_and_an_unused_token_alone() {
     let mut old = claim("n2", token(1));
     old.version = VERSION + 1;
     assert!(refused(&mut hall, old).starts_with("this controller speaks version"));
-    assert!(!hall.all_here());
+    assert!(hall.claim(0).is_some() && hall.claim(1).is_none());
 }
 
 #[test]
 fn a_second_agent_under_a_living_nodes_name_is_refused_and_takes_a_dead_ones_place() {
     let mut hall = hall();
     let joined = join(&mut hall, claim("n1", token(0)), 0).unwrap();
-    hall.expect(0, "second".to_owned());
+    hall.let_in(0, "second".to_owned());
     let second = Claim {
         pid: 7,
+        last: 1,
         ..claim("n1", Pass::Token("second".to_owned()))
     };
     let told = refused(&mut hall, second.clone());
@@ -148,7 +151,7 @@ fn one_machine_one_device_one_rank_and_one_world_for_each_node() {
     let mut twin = ranked("n2", 1, 1, 4);
     twin.devices[0].uuid = Some("gpu-1".to_owned());
     assert!(refused(&mut hall, twin).starts_with("device gpu-1 is on node `n2` and on node `n1`"));
-    hall.expect(1, "more".to_owned());
+    hall.let_in(1, "more".to_owned());
     let mut apart = ranked("n2", 1, 0, 2);
     apart.pass = Pass::Token("more".to_owned());
     assert_eq!(
@@ -170,7 +173,16 @@ fn a_report_is_taken_once_and_in_order_whatever_is_sent_again() {
     hall.keep(node, 3);
     // The link breaks; the agent sends all that was not acknowledged again.
     let session = Pass::Session("session-n1".to_owned());
-    let again = join(&mut hall, claim("n1", session), 30 * SECOND).unwrap();
+    let cut = refused(&mut hall, claim("n1", session.clone()));
+    assert_eq!(
+        cut,
+        "the log of node `n1` ends at report 0, and 5 were taken of it: it was cut"
+    );
+    let back = Claim {
+        last: 7,
+        ..claim("n1", session)
+    };
+    let again = join(&mut hall, back, 30 * SECOND).unwrap();
     assert_eq!((again.kept, again.restarted), (3, false));
     let taken = (4..=7).map(|number| hall.take(node, again.link, number));
     assert_eq!(
@@ -193,7 +205,11 @@ fn a_report_is_taken_once_and_in_order_whatever_is_sent_again() {
 fn a_controller_that_was_restarted_takes_up_where_its_journal_ends() {
     let mut hall = hall();
     hall.recall(0, 71, 12);
-    let joined = join(&mut hall, claim("n1", token(0)), 0).unwrap();
+    let whole = Claim {
+        last: 13,
+        ..claim("n1", token(0))
+    };
+    let joined = join(&mut hall, whole, 0).unwrap();
     assert_eq!((joined.kept, joined.log_lost), (12, false));
     assert_eq!(hall.take(0, joined.link, 12), Ok(false));
     assert_eq!(hall.take(0, joined.link, 13), Ok(true));
@@ -222,7 +238,7 @@ fn tasks_wait_for_a_node_that_is_cut_off_and_are_not_given_to_its_successor() {
     };
     join(&mut hall, back, 60 * SECOND).unwrap();
     assert_eq!(numbers(hall.tasks_after(0, 0)), [3]);
-    hall.expect(0, "second".to_owned());
+    hall.let_in(0, "second".to_owned());
     let successor = claim("n1", Pass::Token("second".to_owned()));
     join(&mut hall, successor, 120 * SECOND).unwrap();
     assert_eq!(numbers(hall.tasks_after(0, 0)), [0_u64; 0]);

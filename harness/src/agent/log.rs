@@ -1,0 +1,298 @@
+//! The log of a node: every report is here before it is sent, until the run's folder has it.
+//!
+//! It decides what an agent that was killed still knows: all reports up to the last whole one. It refuses a file that is
+//! no log, a second agent on the same one, and a damaged report in the middle; an unfinished one at the end is cut.
+//!
+//! Layout, integers little-endian: magic "HMNODE01" | id u64, then for each report, numbered from 1:
+//! length u32 | CRC-32C u32 | MessagePack.
+
+use crate::protocol::codec::MESSAGE_MAX;
+use crate::protocol::link::{Report, Said};
+use std::collections::VecDeque;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+const MAGIC: &[u8; 8] = b"HMNODE01";
+const HEADER: u64 = 16;
+const FRAME: u64 = 8;
+const NAME: &str = "reports.hml";
+
+/// A log that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    #[error("{}: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{} belongs to another agent that still runs", path.display())]
+    Busy { path: PathBuf },
+    #[error("{} is damaged at byte {offset}: {why}", path.display())]
+    Damaged {
+        path: PathBuf,
+        offset: u64,
+        why: String,
+    },
+}
+
+/// The reports of one node.
+#[derive(Debug)]
+pub struct Log {
+    file: File,
+    path: PathBuf,
+    id: u64,
+    /// Where the reports begin that may still have to be sent, oldest first.
+    starts: VecDeque<u64>,
+    /// Reports before those.
+    forgotten: u64,
+    end: u64,
+}
+
+impl Log {
+    /// Opens the log in `folder`, or begins one; `fresh` is the id that a new one gets.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn open(folder: &Path, fresh: u64) -> Result<Self, LogError> {
+        let path = folder.join(NAME);
+        let io = |source| LogError::Io {
+            path: path.clone(),
+            source,
+        };
+        std::fs::create_dir_all(folder).map_err(io)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(&path).map_err(io)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Err(LogError::Busy { path }),
+            Err(std::fs::TryLockError::Error(e)) => return Err(io(e)),
+        }
+        let length = file.metadata().map_err(io)?.len();
+        let mut header = [0; HEADER as usize];
+        if length < HEADER {
+            header[..8].copy_from_slice(MAGIC);
+            header[8..].copy_from_slice(&fresh.to_le_bytes());
+            file.set_len(0).map_err(io)?;
+            file.write_all(&header).map_err(io)?;
+        } else {
+            file.read_exact(&mut header).map_err(io)?;
+        }
+        let damaged = |offset: u64, why: &str| LogError::Damaged {
+            path: path.clone(),
+            offset,
+            why: why.to_owned(),
+        };
+        if header[..8] != *MAGIC {
+            return Err(damaged(0, "these are not the first bytes of a node's log"));
+        }
+        let mut log = Self {
+            id: u64_at(&header[8..]),
+            file,
+            path: path.clone(),
+            starts: VecDeque::new(),
+            forgotten: 0,
+            end: HEADER,
+        };
+        let length = length.max(HEADER);
+        while let Some(next) = log.whole(log.end, length)? {
+            log.starts.push_back(log.end);
+            log.end = next;
+        }
+        log.file.set_len(log.end).map_err(io)?;
+        Ok(log)
+    }
+
+    /// Where the report at `offset` ends; `None` where none or only part of one is left.
+    fn whole(&self, offset: u64, length: u64) -> Result<Option<u64>, LogError> {
+        if length - offset < FRAME {
+            return Ok(None);
+        }
+        let head = self.bytes(offset, FRAME as usize)?;
+        let size = u32_at(&head);
+        let next = offset + FRAME + u64::from(size);
+        if size as usize > MESSAGE_MAX || next > length {
+            // A length that was never finished, or whose report was not.
+            return Ok(None);
+        }
+        let body = self.bytes(offset + FRAME, size as usize)?;
+        match crc32c::crc32c(&body) == u32_at(&head[4..]) {
+            true => Ok(Some(next)),
+            // Only the last one can be unfinished.
+            false if next == length => Ok(None),
+            false => Err(LogError::Damaged {
+                path: self.path.clone(),
+                offset,
+                why: "a report's bytes do not match their check".to_owned(),
+            }),
+        }
+    }
+
+    fn io(&self, source: std::io::Error) -> LogError {
+        LogError::Io {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    fn bytes(&self, offset: u64, count: usize) -> Result<Vec<u8>, LogError> {
+        let mut bytes = vec![0; count];
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(offset))
+            .and_then(|_| file.read_exact(&mut bytes))
+            .map_err(|e| self.io(e))?;
+        Ok(bytes)
+    }
+
+    /// Tells this log from any other.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Number of the last report; 0 before the first.
+    pub fn last(&self) -> u64 {
+        self.forgotten + self.starts.len() as u64
+    }
+
+    /// Appends a report; gives its number.
+    ///
+    /// # Errors
+    /// [`LogError`]; the report is then not in the log, and nothing of it either.
+    pub fn append(&mut self, said: Said) -> Result<u64, LogError> {
+        let number = self.last() + 1;
+        let body = rmp_serde::to_vec_named(&Report { number, said })
+            .map_err(|e| self.io(std::io::Error::other(e)))?;
+        if body.len() > MESSAGE_MAX {
+            let long = format!(
+                "a report of {} bytes; {MESSAGE_MAX} are allowed",
+                body.len()
+            );
+            return Err(self.io(std::io::Error::other(long)));
+        }
+        let mut bytes = Vec::with_capacity(body.len() + FRAME as usize);
+        bytes.extend((body.len() as u32).to_le_bytes());
+        bytes.extend(crc32c::crc32c(&body).to_le_bytes());
+        bytes.extend(body);
+        let written = self
+            .file
+            .seek(SeekFrom::Start(self.end))
+            .and_then(|_| self.file.write_all(&bytes));
+        if let Err(error) = written {
+            // What was written of it would look like damage once more is written behind it.
+            let _ = self.file.set_len(self.end);
+            return Err(self.io(error));
+        }
+        self.starts.push_back(self.end);
+        self.end += bytes.len() as u64;
+        Ok(number)
+    }
+
+    /// A report by its number; `None` for one that is not there yet or was forgotten.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub fn read(&self, number: u64) -> Result<Option<Report>, LogError> {
+        let place = number.checked_sub(self.forgotten + 1);
+        let Some(&start) = place.and_then(|p| self.starts.get(p as usize)) else {
+            return Ok(None);
+        };
+        let head = self.bytes(start, FRAME as usize)?;
+        let body = self.bytes(start + FRAME, u32_at(&head) as usize)?;
+        let report = rmp_serde::from_slice(&body).map_err(|e| LogError::Damaged {
+            path: self.path.clone(),
+            offset: start,
+            why: e.to_string(),
+        })?;
+        Ok(Some(report))
+    }
+
+    /// Reports up to `number` need not be sent again; they stay in the file.
+    pub fn forget(&mut self, number: u64) {
+        while self.forgotten < number && self.starts.pop_front().is_some() {
+            self.forgotten += 1;
+        }
+    }
+}
+
+fn u32_at(bytes: &[u8]) -> u32 {
+    let mut four = [0; 4];
+    four.copy_from_slice(&bytes[..4]);
+    u32::from_le_bytes(four)
+}
+
+fn u64_at(bytes: &[u8]) -> u64 {
+    let mut eight = [0; 8];
+    eight.copy_from_slice(&bytes[..8]);
+    u64::from_le_bytes(eight)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gone(device: u32) -> Said {
+        let why = format!("{device} went");
+        Said::Gone { device, why }
+    }
+
+    #[test]
+    fn a_killed_agents_log_goes_on_with_the_next_number_and_without_the_unfinished_report() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::open(folder.path(), 7).unwrap();
+        let numbers = (0..5).map(|i| log.append(gone(i)).unwrap());
+        assert_eq!(numbers.collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
+        let whole = log.end;
+        drop(log);
+        let path = folder.path().join(NAME);
+        let bytes = std::fs::read(&path).unwrap();
+        let last = bytes.len() as u64 - {
+            let log = Log::open(folder.path(), 8).unwrap();
+            *log.starts.back().unwrap()
+        };
+        for cut in 1..last {
+            std::fs::write(&path, &bytes[..bytes.len() - cut as usize]).unwrap();
+            let mut log = Log::open(folder.path(), 9).unwrap();
+            assert_eq!((log.id(), log.last()), (7, 4), "{cut}");
+            assert_eq!(log.append(gone(4)).unwrap(), 5);
+            assert_eq!(log.end, whole);
+            assert_eq!(log.read(5).unwrap().unwrap().said, gone(4));
+        }
+    }
+
+    #[test]
+    fn a_report_that_was_changed_is_damage_and_no_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::open(folder.path(), 7).unwrap();
+        for i in 0..3 {
+            log.append(gone(i)).unwrap();
+        }
+        let at = log.starts[1] + FRAME + 3;
+        drop(log);
+        let path = folder.path().join(NAME);
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[at as usize] ^= 1;
+        std::fs::write(&path, bytes).unwrap();
+        let told = Log::open(folder.path(), 7).unwrap_err().to_string();
+        assert!(told.contains("is damaged at byte"), "{told}");
+    }
+
+    #[test]
+    fn what_is_kept_elsewhere_is_forgotten_and_one_log_has_one_agent() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::open(folder.path(), 7).unwrap();
+        for i in 0..4 {
+            log.append(gone(i)).unwrap();
+        }
+        log.forget(3);
+        assert_eq!((log.last(), log.read(3).unwrap()), (4, None));
+        assert_eq!(log.read(4).unwrap().unwrap().number, 4);
+        assert_eq!(log.read(5).unwrap(), None);
+        log.forget(99);
+        assert_eq!(log.append(gone(9)).unwrap(), 5);
+        assert!(matches!(
+            Log::open(folder.path(), 7),
+            Err(LogError::Busy { .. })
+        ));
+    }
+}

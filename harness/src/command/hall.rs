@@ -1,0 +1,261 @@
+//! `hallmark run --site`: one run over all nodes of a hall, one record, one verdict.
+//!
+//! It is the same run as on one machine, whose workers are reached through agents. A node that does not join is missing
+//! and stays so; the others are loaded, and the record says what was not there.
+
+use super::load::{as_found, create, folder, listen, settings, view};
+use crate::cli::Run;
+use crate::clock::{self, RunClock};
+use crate::command::record;
+use crate::controller::Controller;
+use crate::exit::{Exit, Failure};
+use crate::launch::local;
+use crate::plan::{self, hall};
+use crate::protocol::link::Claim;
+use crate::run::Input;
+use crate::shell::inbox;
+use crate::shell::pen::Pen;
+use crate::shell::real::{self, Asked, Crew, Stage};
+use crate::topology;
+use hallmark_kernels::device::DeviceInfo;
+use hallmark_profiles::profile::Loaded;
+use hallmark_profiles::site::{self, Launcher, LoadedSite};
+use hallmark_results::frame::{FORMAT_VERSION, FaultKind, Frame, Opened, What};
+use hallmark_results::standing::Standing;
+use std::ops::Range;
+use std::path::Path;
+
+/// Longest wait for all agents to join: their engines are asked for their devices first.
+const GATHER_NS: u64 = 90_000_000_000;
+
+/// Runs a profile on all nodes of a site.
+///
+/// # Errors
+/// [`Failure`]: exit 2 before anything was written, 4 where the run itself broke.
+pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
+    let site = site::load(&site.to_string_lossy()).map_err(Failure::usage)?;
+    refuse(args, &site)?;
+    let host = topology::host();
+    let mut settings = settings(args, &host.name)?;
+    let folder = folder(args, &loaded.profile.name)?;
+    let (inlet, inbox) = inbox::open();
+    listen(&inlet)?;
+    let mut view = view(args.show.ui)?;
+    let run_id = folder
+        .file_name()
+        .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+    let mut controller = Controller::start(&site, &run_id, is_rehearsal(&site), &inlet)?;
+    // Before the agents: a run that cannot keep a record loads nobody.
+    let journal = create(&folder)?;
+    let undo = |_: &Failure| forget(&folder);
+    let interrupted = || {
+        inbox
+            .try_iter()
+            .any(|i| matches!(i, Input::Interrupt | Input::Cut))
+    };
+    view.note(&format!("waiting for {} nodes", site.nodes().count()));
+    let (joined, devices, claims) =
+        assemble(&site, &mut controller, &folder, interrupted).inspect_err(undo)?;
+    let clock = RunClock::start();
+    view.note(&format!("opening {} devices", devices.len()));
+    let asked = Asked {
+        probe: loaded.profile.load.fit_step.is_some(),
+        memory_test: loaded.profile.load.memory_test,
+    };
+    let desk = controller.handle();
+    let mut crew = real::open(Box::new(controller), &devices, clock, asked, (inlet, inbox))
+        .inspect_err(undo)?;
+    settings.probe = crew.probes.iter().flatten().copied().reduce(f64::min);
+    let of_nodes: Vec<Vec<DeviceInfo>> = joined
+        .iter()
+        .map(|j| j.clone().unwrap_or_default())
+        .collect();
+    settings.hall = Some(hall::Hall::new(&site, &of_nodes));
+    let devices = merge(&devices, &crew);
+    let planned = plan::make(loaded, &devices, &settings).map_err(Failure::usage);
+    let plan = planned.inspect_err(undo)?;
+    view.note("preparing steps and testing the audit");
+    let prepared = crew.prepare(&plan, clock).inspect_err(undo)?;
+    let opened = Opened {
+        format_version: FORMAT_VERSION,
+        run_id,
+        hallmark_version: env!("CARGO_PKG_VERSION").to_owned(),
+        utc_start: clock::utc_of_start(clock),
+        clock: clock::clock_state(),
+        host,
+        remark: args.remark.clone(),
+        plan_digest: plan.digest(),
+        plan,
+    };
+    let opened = Frame::Opened(Box::new(opened));
+    let standing = Standing::open(&opened).map_err(Failure::broken)?;
+    let pen = Pen::start(journal, crew.inputs.clone());
+    pen.write(opened);
+    view.opened(&standing, &folder);
+    let mut events = found(&site, &joined, &claims);
+    events.extend(as_found(&prepared.facts));
+    let fact = |(key, value)| (None, What::AsFound { key, value });
+    events.extend(desk.clocks().into_iter().map(fact));
+    desk.sense(&standing.opened().plan, clock.epoch_ns());
+    let stage = Stage {
+        crew,
+        prepared,
+        clock,
+        pen,
+        probes: Vec::new(),
+        tables: Vec::new(),
+        events,
+        view: view.as_mut(),
+        from: 0,
+        done: Vec::new(),
+    };
+    let (standing, pen) = real::perform(standing, stage);
+    record::conclude(&folder, &standing, pen, view.as_mut())
+}
+
+fn is_rehearsal(site: &LoadedSite) -> bool {
+    site.site.launcher == Launcher::Local
+}
+
+/// What a run on one machine may be asked for and a hall's cannot, so that nothing is passed over in silence.
+fn refuse(args: &Run, site: &LoadedSite) -> Result<(), Failure> {
+    let given =
+        |option: &str, why: &str| Err(Failure::usage(format!("{option} with --site: {why}")));
+    if args.expect_devices.is_some() {
+        return given("--expect-devices", "the site file declares the devices");
+    }
+    if args
+        .devices
+        .iter()
+        .any(|d| d != plan::changes::EVERY_DEVICE)
+    {
+        return given("--devices", "all devices of a node take part");
+    }
+    if !args.replay.is_empty() {
+        return given("--replay", "only the nodes' own sensors are read");
+    }
+    match site.site.launcher {
+        Launcher::Local => Ok(()),
+        Launcher::Slurm | Launcher::Ssh | Launcher::Manual => Err(Failure::usage(format!(
+            "{}: this build starts agents by launcher `local` alone",
+            site.origin
+        ))),
+    }
+}
+
+fn launch(site: &LoadedSite, controller: &mut Controller, folder: &Path) -> Result<(), Failure> {
+    let nodes: Vec<&str> = site.nodes().map(|n| n.name).collect();
+    let logs = folder.join("nodes");
+    let agents = local::start(controller, &nodes, &topology::cores(), &logs)?;
+    controller.attend(Box::new(agents));
+    Ok(())
+}
+
+/// For each node its devices or why it has not joined; all devices in their order; what the nodes said.
+type Gathered = (
+    Vec<Result<Vec<DeviceInfo>, String>>,
+    Vec<DeviceInfo>,
+    Vec<Claim>,
+);
+
+/// Starts the agents and waits for them.
+fn assemble(
+    site: &LoadedSite,
+    controller: &mut Controller,
+    folder: &Path,
+    interrupted: impl FnMut() -> bool,
+) -> Result<Gathered, Failure> {
+    launch(site, controller, folder)?;
+    controller.gather(GATHER_NS, interrupted)?;
+    gathered(site, controller)
+}
+
+/// Numbers the devices of all nodes that have joined.
+fn gathered(site: &LoadedSite, controller: &mut Controller) -> Result<Gathered, Failure> {
+    let (mut joined, mut devices, mut claims) = (Vec::new(), Vec::new(), Vec::new());
+    let mut ranges: Vec<Range<u32>> = Vec::new();
+    for (index, node) in site.nodes().enumerate() {
+        let first = devices.len() as u32;
+        let claim = controller.claim(index);
+        let own = claim.map(|claim| {
+            let own: Vec<DeviceInfo> = claim
+                .devices
+                .iter()
+                .map(|d| DeviceInfo {
+                    id: hall::name(node.name, &d.id),
+                    ..d.clone()
+                })
+                .collect();
+            claims.push(claim);
+            own
+        });
+        devices.extend(own.iter().flatten().cloned());
+        ranges.push(first..devices.len() as u32);
+        joined.push(own);
+    }
+    if devices.is_empty() {
+        let why = joined.into_iter().find_map(Result::err);
+        return Err(Failure::broken(format!(
+            "no node has joined: {}",
+            why.unwrap_or_default()
+        )));
+    }
+    controller.muster(ranges);
+    Ok((joined, devices, claims))
+}
+
+/// A run that was not begun leaves nothing behind: not its empty journal either.
+fn forget(folder: &Path) {
+    let _ = std::fs::remove_file(folder.join(hallmark_results::store::JOURNAL));
+}
+
+/// What devices said when they opened, under the names that they have among those of all nodes.
+fn merge(devices: &[DeviceInfo], crew: &Crew) -> Vec<DeviceInfo> {
+    let opened = crew.opened.iter();
+    let one = |(found, opened): (&DeviceInfo, &Option<DeviceInfo>)| DeviceInfo {
+        id: found.id.clone(),
+        ..opened.clone().unwrap_or_else(|| found.clone())
+    };
+    devices.iter().zip(opened).map(one).collect()
+}
+
+/// What is missing of the site, what the nodes are, and which engines they lack.
+fn found(
+    site: &LoadedSite,
+    joined: &[Result<Vec<DeviceInfo>, String>],
+    claims: &[Claim],
+) -> Vec<(Option<u32>, What)> {
+    let missing = hall::missing(site, joined)
+        .into_iter()
+        .map(|detail| What::Fault {
+            kind: FaultKind::Missing,
+            detail,
+        });
+    let fact = |key: String, value: String| What::AsFound { key, value };
+    let hall = &site.site;
+    let about = format!(
+        "hall {} of {} ({}, {}), site file digest {}",
+        hall.hall,
+        hall.name,
+        hall.country,
+        hall.region,
+        site.digest()
+    );
+    let nodes = claims.iter().flat_map(|claim| {
+        let host = &claim.host;
+        let machine = format!(
+            "{} ({}, {} cores, {}), boot {}",
+            host.name, host.cpu, host.cores, host.kernel, host.boot_id
+        );
+        let absent = claim.absent.iter().map(|a| What::Absent {
+            what: format!("{}: {}", claim.node, a.what),
+            why: a.why.clone(),
+            remedy: a.remedy.clone(),
+        });
+        std::iter::once(fact(format!("{}: machine", claim.node), machine)).chain(absent)
+    });
+    let all = std::iter::once(fact("site".to_owned(), about))
+        .chain(missing)
+        .chain(nodes);
+    all.map(|what| (None, what)).collect()
+}

@@ -1,0 +1,455 @@
+//! The desk at which agents join and report: the controller's side of the network.
+//!
+//! It checks who speaks, that a report is new and about the node's own devices, and hands it to the run's inbox; when
+//! that is full the agent waits. It refuses what is too long, late or unreadable by ending that link alone.
+
+use super::hall::{Hall, Joined, Line, Refusal};
+use crate::clock;
+use crate::protocol::authority::{Credentials, is_for};
+use crate::protocol::codec::{MESSAGE_MAX, Packed};
+use crate::protocol::link::{Ahead, BEAT, Beat, Beaten, Claim, Down, LINK, Report, Said, Up};
+use crate::run::Input;
+use crate::shell::fleet::Origin;
+use crate::shell::inbox::Inlet;
+use hallmark_results::frame::What;
+use rustls_pki_types::CertificateDer;
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::body::Body;
+use tonic::server::{Grpc, StreamingService, UnaryService};
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{Request, Response, Status, Streaming};
+
+/// Longest wait for an agent's first message.
+const JOIN: Duration = Duration::from_secs(10);
+/// Messages on the way to one agent.
+const QUEUE: usize = 64;
+/// Between two tries to hand a report to a run that is busy, and between two looks at what an agent is to be told.
+const AGAIN: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(500);
+/// Tables of one node.
+const TABLES: u32 = 1 << 16;
+
+/// What the network and the run share.
+pub struct Desk {
+    hall: Mutex<Hall>,
+    inputs: Inlet,
+    places: Mutex<Vec<Place>>,
+}
+
+/// What is known of a node beside the [`Hall`]'s account.
+#[derive(Default)]
+pub struct Place {
+    /// Its devices in the numbers of the plan; empty before there is one.
+    pub devices: Range<u32>,
+    pub ahead: Option<Ahead>,
+    /// It has said its last word.
+    pub done: bool,
+    /// The latest refusal of an agent under its name.
+    pub refused: Option<String>,
+    wake: Arc<Notify>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Desk {
+    pub fn new(hall: Hall, inputs: Inlet) -> Self {
+        let places = (0..hall.count()).map(|_| Place::default()).collect();
+        Self {
+            hall: Mutex::new(hall),
+            inputs,
+            places: Mutex::new(places),
+        }
+    }
+
+    pub fn hall(&self) -> MutexGuard<'_, Hall> {
+        lock(&self.hall)
+    }
+
+    pub fn places(&self) -> MutexGuard<'_, Vec<Place>> {
+        lock(&self.places)
+    }
+
+    /// Has a node's link look at what the node is to be told.
+    pub fn wake(&self, node: usize) {
+        if let Some(place) = self.places().get(node) {
+            place.wake.notify_one();
+        }
+    }
+
+    fn join(&self, claim: Claim, certificate: &CertificateDer<'_>) -> Result<Joined, Refusal> {
+        let session = session();
+        let joined = self.hall().join(
+            claim,
+            |name| is_for(certificate, name),
+            &session,
+            clock::monotonic_ns(),
+        )?;
+        Ok(joined)
+    }
+
+    /// Hands an input to the run, as soon as it has room.
+    async fn hand_over(&self, mut input: Input) {
+        while let Err(back) = self.inputs.try_send(input) {
+            input = back;
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// A report as the run takes it; refused where it is not about the node's own devices.
+    fn input(&self, node: usize, report: Report) -> Result<Option<Input>, String> {
+        let own = self.places()[node].devices.clone();
+        let name = || match self.hall().claim(node) {
+            Some(claim) => claim.node.clone(),
+            None => String::new(),
+        };
+        let known = |device: Option<u32>| match device {
+            Some(device) if !own.contains(&device) => Err(format!(
+                "node `{}` reports of device {device}, and has {} to {}",
+                name(),
+                own.start,
+                own.end
+            )),
+            _ => Ok(()),
+        };
+        let table = |id: u32| match id < TABLES {
+            true => Ok((node as u32 + 1) * TABLES + id),
+            false => Err(format!("node `{}` numbers a table {id}", name())),
+        };
+        let input = match report.said {
+            Said::Worker { device, report } => {
+                known(Some(device))?;
+                if let crate::protocol::FromWorker::Steps(steps) = &report {
+                    known(Some(steps.device))?;
+                }
+                Input::Worker(device, report)
+            }
+            Said::Gone { device, why } => {
+                known(Some(device))?;
+                Input::Gone(device, why)
+            }
+            Said::Table(mut given) => {
+                known(given.device)?;
+                given.id = table(given.id)?;
+                given.name = table_name(node, &name(), &given.name);
+                Input::Table(given)
+            }
+            Said::Samples(mut samples) => {
+                samples.table = table(samples.table)?;
+                Input::Samples(samples)
+            }
+            Said::Event { mut what, device } => {
+                known(device)?;
+                if let What::Gap { table: id, .. } = &mut what {
+                    *id = table(*id)?;
+                }
+                Input::Event(on_node(what, &name()), device)
+            }
+            Said::Last => {
+                self.places()[node].done = true;
+                return Ok(None);
+            }
+        };
+        let origin = Origin {
+            node: node as u32,
+            number: report.number,
+        };
+        Ok(Some(Input::From(origin, Box::new(input))))
+    }
+}
+
+/// What a node tells of itself bears its name in the record of all.
+fn on_node(what: What, node: &str) -> What {
+    match what {
+        What::AsFound { key, value } => What::AsFound {
+            key: format!("{node}: {key}"),
+            value,
+        },
+        What::Absent { what, why, remedy } => What::Absent {
+            what: format!("{node}: {what}"),
+            why,
+            remedy,
+        },
+        what => what,
+    }
+}
+
+/// The name of a node's table in the record of all: unique by the node's number, whatever the nodes are called.
+fn table_name(node: usize, name: &str, table: &str) -> String {
+    const LONGEST: usize = 64;
+    let plain = |c: char| match c.to_ascii_lowercase() {
+        c if c.is_ascii_lowercase() || c.is_ascii_digit() => c,
+        _ => '-',
+    };
+    let number = format!("{}-", node + 1);
+    // What a sensor is called tells more than the end of a long host name.
+    let left = LONGEST.saturating_sub(number.len() + table.len() + 1);
+    let host: String = name.chars().take(left).map(plain).collect();
+    let text = format!("{number}{host}-{table}");
+    text.chars().map(plain).take(LONGEST).collect()
+}
+
+/// Something that nobody guesses.
+pub fn session() -> String {
+    let mut bytes = [0; 16];
+    // Without random numbers there is no key either, and nobody has joined.
+    let _ = getrandom::fill(&mut bytes);
+    hallmark_results::plan::hex(&bytes)
+}
+
+fn refusal(refusal: &Refusal) -> Status {
+    match refusal {
+        // Its agent links anew, and sends again what is missing.
+        Refusal::Order { .. } => Status::aborted(refusal.to_string()),
+        _ => Status::failed_precondition(refusal.to_string()),
+    }
+}
+
+fn certificate<T>(request: &Request<T>) -> Result<CertificateDer<'static>, Status> {
+    let shown = request.peer_certs().and_then(|c| c.first().cloned());
+    shown.ok_or_else(|| Status::unauthenticated("no certificate"))
+}
+
+async fn link(
+    desk: Arc<Desk>,
+    request: Request<Streaming<Up>>,
+) -> Result<Response<ReceiverStream<Result<Down, Status>>>, Status> {
+    let certificate = certificate(&request)?;
+    let mut up = request.into_inner();
+    let claim = match timeout(JOIN, up.message()).await {
+        Ok(Ok(Some(Up::Join(claim)))) => *claim,
+        Ok(Err(status)) => return Err(status),
+        Ok(Ok(_)) => return Err(Status::invalid_argument("a link begins with a claim")),
+        Err(_) => return Err(Status::deadline_exceeded("no claim came")),
+    };
+    let name = claim.node.clone();
+    let joined = desk.join(claim, &certificate).map_err(|e| {
+        let known = desk.hall().find(&name);
+        let mut places = desk.places();
+        if let Some(place) = known.and_then(|n| places.get_mut(n)) {
+            place.refused = Some(e.to_string());
+        }
+        refusal(&e)
+    })?;
+    if joined.restarted {
+        // Its workers ended with it.
+        let devices = desk.places()[joined.node].devices.clone();
+        for device in devices {
+            let why = format!("the agent of node `{name}` was started anew");
+            desk.hand_over(Input::Gone(device, why)).await;
+        }
+    }
+    if joined.log_lost {
+        let detail = format!("the log of node `{name}` was begun anew: what it still held is lost");
+        let kind = hallmark_results::frame::FaultKind::Journal;
+        desk.hand_over(Input::Event(What::Fault { kind, detail }, None))
+            .await;
+    }
+    let (down, queue) = mpsc::channel(QUEUE);
+    let speaker = tokio::spawn(speak(Arc::clone(&desk), joined.clone(), down.clone()));
+    tokio::spawn(async move {
+        let status = listen(&desk, &joined, up).await;
+        speaker.abort();
+        desk.hall().unlink(joined.node, joined.link);
+        if let Some(status) = status {
+            let _ = down.send(Err(status)).await;
+        }
+    });
+    Ok(Response::new(ReceiverStream::new(queue)))
+}
+
+/// Takes reports until the link ends; gives what the agent is to be told of why.
+async fn listen(desk: &Desk, joined: &Joined, mut up: Streaming<Up>) -> Option<Status> {
+    let node = joined.node;
+    loop {
+        let message = match up.message().await {
+            Ok(message) => message,
+            Err(status) => return Some(status),
+        };
+        let message = message?;
+        desk.hall().hear(node, Line::Link, clock::monotonic_ns());
+        match message {
+            Up::Report(report) => {
+                let taken = desk.hall().take(node, joined.link, report.number);
+                match taken {
+                    Ok(true) => {}
+                    Ok(false) => continue,
+                    Err(why) => return Some(refusal(&why)),
+                }
+                match desk.input(node, report) {
+                    Ok(Some(input)) => desk.hand_over(input).await,
+                    Ok(None) => {}
+                    Err(why) => return Some(Status::failed_precondition(why)),
+                }
+            }
+            Up::Took { task } => desk.hall().took(node, task),
+            Up::Join(_) => return Some(Status::invalid_argument("a link has one claim")),
+        }
+    }
+}
+
+/// Tells an agent its tasks and what of its reports is on disk, until the link ends.
+async fn speak(desk: Arc<Desk>, joined: Joined, down: mpsc::Sender<Result<Down, Status>>) {
+    let node = joined.node;
+    let (wake, welcome) = {
+        let session = desk.hall().session(node).map(str::to_owned);
+        let welcome = Down::Welcome {
+            session: session.unwrap_or_default(),
+            kept: joined.kept,
+        };
+        (Arc::clone(&desk.places()[node].wake), welcome)
+    };
+    let mut messages = vec![welcome];
+    let (mut told, mut kept) = (0, joined.kept);
+    loop {
+        for message in messages.drain(..) {
+            if down.send(Ok(message)).await.is_err() {
+                return;
+            }
+        }
+        {
+            let hall = desk.hall();
+            for (number, task) in hall.tasks_after(node, told) {
+                told = number;
+                let task = Box::new(task);
+                messages.push(Down::Task { number, task });
+            }
+            if hall.kept(node) > kept {
+                kept = hall.kept(node);
+                messages.push(Down::Kept { number: kept });
+            }
+        }
+        if messages.is_empty() {
+            let _ = timeout(LOOK, wake.notified()).await;
+        }
+    }
+}
+
+async fn beat(desk: Arc<Desk>, request: Request<Beat>) -> Result<Response<Beaten>, Status> {
+    let came_ns = clock::monotonic_ns();
+    let certificate = certificate(&request)?;
+    let beat = request.into_inner();
+    let is_for = |name: &str| is_for(&certificate, name);
+    let known = desk.hall().beat(&beat.node, is_for, &beat.session, came_ns);
+    let node = known.map_err(|e| refusal(&e))?;
+    if let Some(place) = desk.places().get_mut(node) {
+        place.ahead = beat.ahead.or(place.ahead);
+    }
+    let left_ns = clock::monotonic_ns();
+    Ok(Response::new(Beaten { came_ns, left_ns }))
+}
+
+type Answer<T> = Pin<Box<dyn Future<Output = Result<Response<T>, Status>> + Send>>;
+
+struct Links(Arc<Desk>);
+
+impl StreamingService<Up> for Links {
+    type Response = Down;
+    type ResponseStream = ReceiverStream<Result<Down, Status>>;
+    type Future = Answer<Self::ResponseStream>;
+
+    fn call(&mut self, request: Request<Streaming<Up>>) -> Self::Future {
+        Box::pin(link(Arc::clone(&self.0), request))
+    }
+}
+
+struct Beats(Arc<Desk>);
+
+impl UnaryService<Beat> for Beats {
+    type Response = Beaten;
+    type Future = Answer<Beaten>;
+
+    fn call(&mut self, request: Request<Beat>) -> Self::Future {
+        Box::pin(beat(Arc::clone(&self.0), request))
+    }
+}
+
+/// The two methods by their paths.
+#[derive(Clone)]
+struct Methods(Arc<Desk>);
+
+impl tower_service::Service<http::Request<Body>> for Methods {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let desk = Arc::clone(&self.0);
+        Box::pin(async move {
+            Ok(match request.uri().path() {
+                LINK => {
+                    let codec = Packed::<Down, Up>::default();
+                    let mut grpc = Grpc::new(codec).max_decoding_message_size(MESSAGE_MAX);
+                    grpc.streaming(Links(desk), request).await
+                }
+                BEAT => {
+                    let codec = Packed::<Beaten, Beat>::default();
+                    let mut grpc = Grpc::new(codec).max_decoding_message_size(MESSAGE_MAX);
+                    grpc.unary(Beats(desk), request).await
+                }
+                path => Status::unimplemented(format!("no method {path}")).into_http(),
+            })
+        })
+    }
+}
+
+/// Serves the desk on a thread of its own until `stop` is told; gives the address that it listens at.
+///
+/// # Errors
+/// One sentence: the address cannot be listened at, or TLS does not take the credentials.
+pub fn serve(
+    desk: &Arc<Desk>,
+    address: &str,
+    credentials: &Credentials,
+    stop: Arc<Notify>,
+) -> Result<SocketAddr, String> {
+    let fail = |e: &dyn std::fmt::Display| format!("cannot listen at {address}: {e}");
+    let listener = std::net::TcpListener::bind(address).map_err(|e| fail(&e))?;
+    listener.set_nonblocking(true).map_err(|e| fail(&e))?;
+    let bound = listener.local_addr().map_err(|e| fail(&e))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| fail(&e))?;
+    let tls = ServerTlsConfig::new()
+        .identity(Identity::from_pem(
+            &credentials.certificate,
+            &credentials.key,
+        ))
+        .client_ca_root(Certificate::from_pem(&credentials.authority))
+        .timeout(JOIN);
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(JOIN))
+        .max_concurrent_streams(8)
+        .tls_config(tls)
+        .map_err(|e| fail(&e))?;
+    let methods = Methods(Arc::clone(desk));
+    std::thread::spawn(move || {
+        runtime.block_on(async move {
+            let Ok(listener) = TcpListener::from_std(listener) else {
+                return;
+            };
+            let incoming = TcpListenerStream::new(listener);
+            tokio::spawn(server.serve_with_incoming(methods, incoming));
+            // Links that are still open end with the runtime.
+            stop.notified().await;
+        });
+    });
+    Ok(bound)
+}

@@ -1,0 +1,27 @@
+//! What starts the agents of a hall, and what an agent is told when it is started.
+//!
+//! An invitation goes to an agent over its standard input, never by a command line that everybody on the node can read.
+
+pub mod local;
+
+use crate::protocol::authority::Credentials;
+use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+/// What an agent needs to join a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Invitation {
+    /// Where the controller listens, host:port.
+    pub address: String,
+    /// The node's name in the site file.
+    pub node: String,
+    pub credentials: Credentials,
+    /// Good for one agent.
+    pub token: String,
+    /// Where the node's log is kept.
+    pub folder: PathBuf,
+    /// Devices or engines to load, as `--devices` takes them.
+    pub devices: Vec<String>,
+    /// Processor cores that are this node's; empty for all of the machine.
+    pub cores: Vec<usize>,
+}

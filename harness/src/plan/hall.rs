@@ -1,0 +1,168 @@
+//! What a site brings to the plan of its run: which device is on which node, what every node must hold, and what this
+//! run is not.
+//!
+//! It decides which devices are missing, node by node: one too many on a node takes no other's place. It refuses
+//! nothing itself; a run that is another than the site file promises accepts no site.
+
+use hallmark_kernels::device::DeviceInfo;
+use hallmark_profiles::inventory::Inventory;
+use hallmark_profiles::site::{Launcher, LoadedSite};
+use hallmark_profiles::sku;
+use hallmark_results::plan::PlannedDevice;
+
+/// A hall as the plan needs it.
+#[derive(Clone, Debug)]
+pub struct Hall {
+    pub inventory: Inventory,
+    /// Node and rack of each device, in the devices' order.
+    pub places: Vec<(String, String)>,
+    /// What makes this run another than its site file promises, one sentence each.
+    pub changes: Vec<String>,
+}
+
+/// What this program does not do yet between nodes.
+pub const ALONE: &str = "every device works by itself: nothing is all-reduced within a node or between nodes, so \
+                         neither links nor switches are loaded";
+
+impl Hall {
+    /// `joined`: for each node of the site the devices that came with its agent.
+    pub fn new(site: &LoadedSite, joined: &[Vec<DeviceInfo>]) -> Self {
+        let nodes = site.nodes().zip(joined);
+        let places = nodes.flat_map(|(node, devices)| {
+            devices
+                .iter()
+                .map(move |_| (node.name.to_owned(), node.rack.to_owned()))
+        });
+        let mut changes = Vec::new();
+        if site.site.launcher == Launcher::Local {
+            changes.push(format!(
+                "{}: launcher local: the nodes are processes of one machine, which is a rehearsal",
+                site.origin
+            ));
+        }
+        let unchecked =
+            |e: &hallmark_profiles::site::Expected| e.link_width.is_some() || e.firmware.is_some();
+        if site.nodes().any(|n| unchecked(n.devices)) {
+            changes.push(format!(
+                "{}: link_width and firmware are declared, and this version does not compare them",
+                site.origin
+            ));
+        }
+        Self {
+            inventory: site.inventory(),
+            places: places.collect(),
+            changes,
+        }
+    }
+
+    /// Says of each planned device where it is.
+    pub(super) fn place(&self, devices: &mut [PlannedDevice]) {
+        for (device, (node, rack)) in devices.iter_mut().zip(&self.places) {
+            device.node.clone_from(node);
+            device.facts.push(("rack".to_owned(), rack.clone()));
+        }
+    }
+}
+
+/// The device's name among those of all nodes.
+pub fn name(node: &str, device: &str) -> String {
+    format!("{node}/{device}")
+}
+
+/// What the site declares and no agent brought, one sentence for each device.
+///
+/// `joined`: for each node its devices, or why it has not joined.
+pub fn missing(site: &LoadedSite, joined: &[Result<Vec<DeviceInfo>, String>]) -> Vec<String> {
+    let mut missing = Vec::new();
+    for (node, joined) in site.nodes().zip(joined) {
+        let wanted = node.devices.count as usize;
+        let place = format!("node `{}` of rack `{}`", node.name, node.rack);
+        let devices = match joined {
+            Ok(devices) => devices,
+            Err(why) => {
+                let of = |n| format!("device {n} of {wanted} of {place} is missing: {why}");
+                missing.extend((1..=wanted).map(of));
+                continue;
+            }
+        };
+        let is_other = |d: &&DeviceInfo| {
+            let known = sku::find(&d.name).ok().flatten().map(|s| s.name.clone());
+            node.devices.sku.is_some() && known != node.devices.sku
+        };
+        let model = node.devices.sku.as_deref().unwrap_or_default();
+        let others = devices.iter().filter(is_other);
+        let others: Vec<String> = others
+            .map(|d| {
+                format!(
+                    "{} of {place} is `{}`, not the {model} declared",
+                    d.id, d.name
+                )
+            })
+            .collect();
+        let right = devices.len() - others.len();
+        let found = devices.len();
+        let short = (found..wanted).map(|n| {
+            format!(
+                "device {} of {wanted} of {place} was not found; it has {found}",
+                n + 1
+            )
+        });
+        missing.extend(
+            others
+                .into_iter()
+                .chain(short)
+                .take(wanted.saturating_sub(right)),
+        );
+    }
+    missing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::device;
+    use hallmark_profiles::site;
+
+    fn hall() -> LoadedSite {
+        let text = r#"
+            schema_version = 1
+            name = "S"
+            country = "NO"
+            region = "north"
+            hall = "1"
+            launcher = "ssh"
+            [devices]
+            count = 2
+            [[rack]]
+            name = "R1"
+            contract_power = "40 kW"
+            nodes = ["n[1-3]"]
+        "#;
+        site::parse(text, "hall.toml").unwrap()
+    }
+
+    #[test]
+    fn a_surplus_on_one_node_takes_no_missing_devices_place_on_another() {
+        let three = ["cpu0", "cpu1", "cpu2"].map(device).to_vec();
+        let one = vec![device("cpu0")];
+        let absent = Err("node `n3` has not joined: nothing was heard of it".to_owned());
+        let found = missing(&hall(), &[Ok(three), Ok(one), absent]);
+        assert_eq!(
+            found,
+            [
+                "device 2 of 2 of node `n2` of rack `R1` was not found; it has 1",
+                "device 1 of 2 of node `n3` of rack `R1` is missing: node `n3` has not joined: nothing was heard of it",
+                "device 2 of 2 of node `n3` of rack `R1` is missing: node `n3` has not joined: nothing was heard of it",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_rehearsal_on_one_machine_is_another_run_than_the_site_promises() {
+        let mut site = hall();
+        assert!(Hall::new(&site, &[]).changes.is_empty());
+        site.site.launcher = Launcher::Local;
+        let changes = Hall::new(&site, &[]).changes;
+        assert!(changes[0].contains("rehearsal"), "{changes:?}");
+    }
+}

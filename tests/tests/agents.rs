@@ -1,0 +1,222 @@
+//! A hall of several agents on this machine: one record and one verdict, also where agents are killed or cut off.
+//!
+//! The program is the real one, agents are its processes, reached over mutual TLS on the loopback; the devices are the
+//! processor's cores. Such a hall is a rehearsal, so nothing here may ever be accepted as a site.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
+
+use hallmark_results::frame::{Event, FaultKind, Frame, What};
+use hallmark_results::standing::Standing;
+use hallmark_results::store::read;
+use hallmark_results::verdict::{Outcome, judge};
+use hallmark_tests::agents::{HallRun, is_alive, signal};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn faults(standing: &Standing) -> Vec<&Event> {
+    let is_fault = |e: &&Event| matches!(e.what, What::Fault { .. });
+    standing.events().iter().filter(is_fault).collect()
+}
+
+fn detail(event: &Event) -> (Option<u32>, FaultKind, &str) {
+    match &event.what {
+        What::Fault { kind, detail } => (event.device, *kind, detail.as_str()),
+        what => unreachable!("{what:?}"),
+    }
+}
+
+fn outcome(standing: &Standing, criterion: &str) -> Outcome {
+    let verdict = judge(standing);
+    let finding = verdict
+        .findings
+        .iter()
+        .find(|f| f.criterion.name == criterion);
+    finding.unwrap().outcome
+}
+
+/// Numbers of the steps of each device, in the order of the record.
+fn steps(folder: &Path) -> BTreeMap<u32, Vec<u64>> {
+    let run = read::open_any(folder).unwrap();
+    let mut found: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    for frame in run.frames().unwrap() {
+        if let Frame::Steps(steps) = frame.unwrap() {
+            found
+                .entry(steps.device)
+                .or_default()
+                .extend(steps.rows.iter().map(|r| r.seq));
+        }
+    }
+    found
+}
+
+/// Within each order a device numbers its steps without a hole, and no step stands twice.
+fn whole_and_once(folder: &Path) {
+    for (device, numbers) in steps(folder) {
+        for pair in numbers.windows(2) {
+            let new_order = pair[1] >> 32 != pair[0] >> 32 && pair[1] & 0xFFFF_FFFF == 0;
+            assert!(
+                pair[1] == pair[0] + 1 || new_order,
+                "device {device}: step {:#x} follows {:#x}",
+                pair[1],
+                pair[0]
+            );
+        }
+    }
+}
+
+#[test]
+fn two_nodes_give_one_record_and_one_verdict_and_leave_nothing_running() {
+    let mut run = HallRun::start(2, 1, 6);
+    run.wait_for_load(30);
+    let processes = run.left_running();
+    assert!(
+        processes.len() >= 4,
+        "two agents, two workers: {processes:?}"
+    );
+    let (code, standing) = run.end();
+    let left: Vec<u32> = processes.into_iter().filter(|p| is_alive(*p)).collect();
+    assert!(left.is_empty(), "still running: {left:?}");
+    assert_ne!(code, 1, "{:?}", judge(&standing).sentence);
+    for criterion in ["inventory", "failures", "integrity"] {
+        assert_eq!(
+            outcome(&standing, criterion),
+            Outcome::Passed,
+            "{criterion}"
+        );
+    }
+    let plan = &standing.opened().plan;
+    let devices = plan
+        .devices
+        .iter()
+        .map(|d| (d.id.as_str(), d.node.as_str()));
+    assert_eq!(
+        devices.collect::<Vec<_>>(),
+        [("n1/cpu0", "n1"), ("n2/cpu0", "n2")]
+    );
+    let rehearsal = |change: &String| change.contains("launcher local");
+    assert!(plan.overrides.iter().any(rehearsal), "{:?}", plan.overrides);
+    for node in ["n1", "n2"] {
+        let host = format!("-{node}-host");
+        let sampled = standing
+            .tables()
+            .iter()
+            .find(|t| t.table.name.ends_with(&host));
+        assert!(
+            sampled.is_some_and(|t| t.last_ns.is_some()),
+            "{node}'s own sensors are read"
+        );
+    }
+    whole_and_once(&run.folder);
+    assert_eq!(steps(&run.folder).len(), 2);
+}
+
+#[test]
+fn a_killed_agent_is_its_nodes_fault_and_the_others_go_on() {
+    let mut run = HallRun::start(3, 1, 12);
+    run.wait_for_load(60);
+    let victim = run.agent("n2");
+    let workers = run.left_running();
+    signal(victim, "-KILL");
+    let (code, standing) = run.end();
+    assert!(
+        workers.into_iter().all(|p| !is_alive(p)),
+        "its worker ended with it"
+    );
+    assert_eq!(code, 1, "{}", judge(&standing).sentence);
+    let faults = faults(&standing);
+    let (device, kind, told) = detail(faults[0]);
+    assert_eq!((device, kind), (Some(1), FaultKind::WorkerDied), "{told}");
+    assert!(
+        told.starts_with("the agent of node `n2` ended: signal: 9"),
+        "{told}"
+    );
+    assert_eq!(outcome(&standing, "failures"), Outcome::Failed);
+    assert_eq!(outcome(&standing, "integrity"), Outcome::Passed);
+    let end_ns = standing.last_ns();
+    let at_ns = faults[0].at_ns;
+    let devices = standing.devices();
+    assert!(devices[1].last_end_ns <= at_ns + SECOND);
+    for alive in [0, 2] {
+        assert!(
+            devices[alive].last_end_ns + 3 * SECOND > end_ns,
+            "device {alive} goes on"
+        );
+    }
+    whole_and_once(&run.folder);
+}
+
+#[test]
+fn a_node_that_is_silent_on_both_connections_is_a_fault_and_what_it_says_later_is_taken_once() {
+    let mut run = HallRun::start(2, 1, 45);
+    run.wait_for_load(60);
+    let victim = run.agent("n1");
+    signal(victim, "-STOP");
+    std::thread::sleep(Duration::from_secs(20));
+    signal(victim, "-CONT");
+    let (code, standing) = run.end();
+    assert_eq!(code, 1, "{}", judge(&standing).sentence);
+    let faults = faults(&standing);
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    let (device, kind, told) = detail(faults[0]);
+    assert_eq!((device, kind), (Some(0), FaultKind::Silent), "{told}");
+    assert!(
+        told.starts_with("node `n1` was silent on both its connections for 8."),
+        "{told}"
+    );
+    // Its sensors are heard again, and nothing it says a second time stands twice.
+    let host = standing
+        .tables()
+        .iter()
+        .find(|t| t.table.name == "1-n1-host");
+    assert!(host.unwrap().last_ns.unwrap() > faults[0].at_ns + 10 * SECOND);
+    whole_and_once(&run.folder);
+}
+
+#[test]
+fn a_controller_that_stood_still_blames_no_node_and_loses_nothing() {
+    let mut run = HallRun::start(2, 1, 25);
+    run.wait_for_load(60);
+    signal(run.child.id(), "-STOP");
+    std::thread::sleep(Duration::from_secs(12));
+    signal(run.child.id(), "-CONT");
+    let (_, standing) = run.end();
+    assert_eq!(faults(&standing), [] as [&Event; 0]);
+    let stood =
+        |e: &Event| matches!(&e.what, What::Decision { what } if what.contains("stood still"));
+    assert!(standing.events().iter().any(stood));
+    whole_and_once(&run.folder);
+}
+
+#[test]
+fn a_device_that_the_site_declares_and_no_node_brings_fails_the_inventory() {
+    let mut run = HallRun::start(2, 2, 3);
+    let (code, standing) = run.end();
+    assert_eq!(code, 1);
+    assert_eq!(outcome(&standing, "inventory"), Outcome::Failed);
+    let told: Vec<&str> = faults(&standing).into_iter().map(|e| detail(e).2).collect();
+    assert_eq!(
+        told,
+        [
+            "device 2 of 2 of node `n1` of rack `R1` was not found; it has 1",
+            "device 2 of 2 of node `n2` of rack `R1` was not found; it has 1",
+        ]
+    );
+}
+
+#[test]
+fn a_killed_controller_leaves_nothing_running() {
+    let mut run = HallRun::start(2, 1, 60);
+    run.wait_for_load(30);
+    let processes = run.left_running();
+    run.child.kill().unwrap();
+    run.child.wait().unwrap();
+    let begun = std::time::Instant::now();
+    while processes.iter().any(|p| is_alive(*p)) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "still running");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
