@@ -71,6 +71,8 @@ pub enum Command {
     Judge(Judge),
     /// Write a report of a record
     Report(Report),
+    /// Put sealed records into a lake, a folder or S3 bucket that DuckDB, Spark and Trino query
+    Publish(Publish),
     /// List, show and check profiles, or print their schema
     #[command(subcommand)]
     Profiles(Profiles),
@@ -277,8 +279,21 @@ pub struct Inspect {
 }
 
 #[derive(Debug, Args)]
+pub struct Publish {
+    /// Folders of sealed records, e.g. runs/*
+    #[arg(required = true)]
+    pub records: Vec<PathBuf>,
+    /// Put them here: a folder, or s3://BUCKET/PREFIX (set up by AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …)
+    #[arg(long, value_name = "WHERE")]
+    pub to: String,
+    /// Name the site; letters, digits, `-`, `_` and `.`
+    #[arg(long, value_name = "NAME")]
+    pub site: String,
+}
+
+#[derive(Debug, Args)]
 pub struct Judge {
-    /// Folder of the run or of its sealed record
+    /// Folder of the run or of its sealed record, or s3://… of a published one
     pub record: PathBuf,
     /// Refuse the record unless its head is this one, which the run printed at its end
     #[arg(long, value_name = "HEX")]
@@ -290,7 +305,7 @@ pub struct Judge {
 
 #[derive(Debug, Args)]
 pub struct Report {
-    /// Folder of the run or of its sealed record
+    /// Folder of the run or of its sealed record, or s3://… of a published one
     pub record: PathBuf,
     /// Write this format: text, json, junit, markdown, html or nccl
     #[arg(long, default_value = "html", value_name = "FORMAT")]

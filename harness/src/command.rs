@@ -5,6 +5,7 @@ pub mod inspect;
 pub mod load;
 pub mod profiles;
 pub mod prove;
+pub mod publish;
 pub mod record;
 pub mod site;
 
@@ -25,6 +26,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
         Command::Prove(args) => prove::prove(&args),
         Command::Judge(args) => record::judge(&args),
         Command::Report(args) => record::report(&args),
+        Command::Publish(args) => publish::publish(&args),
         Command::Profiles(args) => profiles::profiles(&args),
         Command::Site(args) => site::site(&args),
         Command::Completions { shell } => {

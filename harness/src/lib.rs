@@ -9,6 +9,7 @@ pub mod command;
 pub mod controller;
 pub mod engines;
 pub mod exit;
+pub mod lake;
 pub mod launch;
 pub mod load;
 pub mod plan;

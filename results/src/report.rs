@@ -8,6 +8,7 @@ pub mod json;
 pub mod junit;
 pub mod markdown;
 pub mod nccl;
+pub mod rows;
 pub mod text;
 
 mod escape;

@@ -38,15 +38,18 @@ pub enum Component {
     Compiler,
     /// The pinned compilers that make PTX and cubins, in the folder where `kernels/cuda/build.py` puts them.
     CudaTools,
+    /// DuckDB, Spark with a Java runtime, and a store that speaks S3, where `tests/lake/engines.py` puts them.
+    LakeTools,
 }
 
 impl Component {
-    pub const ALL: [Component; 5] = [
+    pub const ALL: [Component; 6] = [
         Self::Vulkan,
         Self::Chromium,
         Self::Tmux,
         Self::Compiler,
         Self::CudaTools,
+        Self::LakeTools,
     ];
 
     /// Where it is: the program, or a driver's description.
@@ -57,7 +60,8 @@ impl Component {
             Self::Chromium => program(&["chromium", "chromium-browser", "google-chrome"]),
             Self::Tmux => program(&["tmux"]),
             Self::Compiler => program(&["g++", "clang++"]),
-            Self::CudaTools => cuda_tools(),
+            Self::CudaTools => pinned("kernels/cuda/build.py", "target/cuda-tools"),
+            Self::LakeTools => pinned("tests/lake/engines.py", "target/lake-tools"),
         }
     }
 
@@ -71,6 +75,9 @@ impl Component {
             Self::Compiler => "g++",
             Self::CudaTools => {
                 "python3 python3-pip, then run `python3 kernels/cuda/build.py install`"
+            }
+            Self::LakeTools => {
+                "python3 python3-pip openjdk-17-jre-headless, then run `python3 tests/lake/engines.py install`"
             }
         }
     }
@@ -121,16 +128,15 @@ fn program(names: &[&str]) -> Option<PathBuf> {
     candidates.into_iter().find(|path| path.is_file())
 }
 
-/// The folder of the pinned compilers, if each is there in its pinned version.
-fn cuda_tools() -> Option<PathBuf> {
+/// The folder of pinned packages, if the script that knows them finds each there in its version.
+fn pinned(script: &str, folder: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent()?;
     let check = std::process::Command::new(program(&["python3"])?)
-        .arg(root.join("kernels/cuda/build.py"))
+        .arg(root.join(script))
         .arg("check")
         .output()
         .ok()?;
-    let folder = root.join("target/cuda-tools");
-    check.status.success().then_some(folder)
+    check.status.success().then_some(root.join(folder))
 }
 
 /// The description of a driver; none where the loader is not there to read it.

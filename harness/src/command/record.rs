@@ -2,6 +2,7 @@
 
 use crate::cli::{Judge, Report};
 use crate::clock;
+use crate::command::publish::Source;
 use crate::command::say;
 use crate::exit::{Exit, Failure};
 use crate::shell::pen::Pen;
@@ -17,11 +18,11 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::time::Duration;
 
-/// A record that has been read and judged.
 /// Time that a disk has at the end of a run for what it has not taken yet.
 const LAST_WRITES: Duration = Duration::from_secs(60);
 
-struct Judged {
+/// A record that has been read and judged.
+pub(super) struct Judged {
     standing: Standing,
     verdict: Verdict,
     head: Option<String>,
@@ -77,13 +78,13 @@ pub fn conclude(
 }
 
 /// A story's owner: holds the text that it borrows.
-struct Told<'a> {
+pub(super) struct Told<'a> {
     judged: &'a Judged,
     place: String,
 }
 
 impl Judged {
-    fn story(&self, folder: &Path) -> Told<'_> {
+    pub(super) fn story(&self, folder: &Path) -> Told<'_> {
         Told {
             judged: self,
             place: folder.display().to_string(),
@@ -92,7 +93,7 @@ impl Judged {
 }
 
 impl Told<'_> {
-    fn as_story(&self) -> Story<'_> {
+    pub(super) fn as_story(&self) -> Story<'_> {
         Story {
             standing: &self.judged.standing,
             verdict: &self.judged.verdict,
@@ -154,7 +155,8 @@ pub fn seal(folder: &Path) -> Result<Exit, Failure> {
 /// [`Failure`]: exit 3 where the record does not verify, 2 for an unknown format.
 pub fn judge(args: &Judge) -> Result<Exit, Failure> {
     let format = report::find(&args.format).map_err(Failure::usage)?;
-    let judged = open(&args.record, args.expect_head.as_deref())?;
+    let source = Source::of(&args.record)?;
+    let judged = open(&source.folder, args.expect_head.as_deref())?;
     let told = judged.story(&args.record);
     let story = told.as_story();
     let text = if args.format == "text" {
@@ -172,7 +174,8 @@ pub fn judge(args: &Judge) -> Result<Exit, Failure> {
 /// [`Failure`]: exit 3 where the record does not verify, 2 for an unknown format, 4 where it cannot be written.
 pub fn report(args: &Report) -> Result<Exit, Failure> {
     let format = report::find(&args.format).map_err(Failure::usage)?;
-    let judged = open(&args.record, args.expect_head.as_deref())?;
+    let source = Source::of(&args.record)?;
+    let judged = open(&source.folder, args.expect_head.as_deref())?;
     let text = format.write(&judged.story(&args.record).as_story());
     match &args.output {
         Some(path) => std::fs::write(path, text)
@@ -182,7 +185,7 @@ pub fn report(args: &Report) -> Result<Exit, Failure> {
     Ok(Exit::Accepted)
 }
 
-fn open(folder: &Path, expect: Option<&str>) -> Result<Judged, Failure> {
+pub(super) fn open(folder: &Path, expect: Option<&str>) -> Result<Judged, Failure> {
     let unproven = |e: &dyn std::fmt::Display| Failure::inconclusive(format!("INCONCLUSIVE: {e}"));
     let record = read::open_any(folder).map_err(|e| unproven(&e))?;
     // Only a seal fixes what the record is; a journal's head still moves.
