@@ -4,9 +4,9 @@
 //! It decides nothing about the load. Every report is in the node's log before it is sent. It ends with its workers when
 //! it is told to, refused, left without a controller for a minute, or orphaned by its launcher.
 
-mod dial;
-mod log;
-mod offset;
+pub(crate) mod dial;
+pub(crate) mod log;
+pub(crate) mod offset;
 
 use crate::cli::Agent;
 use crate::clock::{self, RunClock};

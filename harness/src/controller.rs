@@ -381,3 +381,6 @@ impl Drop for Controller {
         self.stop.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests;

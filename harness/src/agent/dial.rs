@@ -77,7 +77,7 @@ pub fn keep(invitation: &Invitation, claim: Claim, desk: &Arc<Desk>, heard: &Sen
     let _ = heard.send(told);
 }
 
-fn endpoint(invitation: &Invitation) -> Result<Endpoint, String> {
+pub(crate) fn endpoint(invitation: &Invitation) -> Result<Endpoint, String> {
     let Invitation {
         address,
         credentials,

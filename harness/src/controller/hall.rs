@@ -459,4 +459,4 @@ impl Hall {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::controller) mod tests;

@@ -16,7 +16,7 @@ fn hall() -> Hall {
     hall
 }
 
-fn claim(node: &str, pass: Pass) -> Claim {
+pub(in crate::controller) fn claim(node: &str, pass: Pass) -> Claim {
     let number: u32 = node.trim_start_matches('n').parse().unwrap_or(9);
     Claim {
         version: VERSION,

@@ -1,0 +1,262 @@
+//! Agents and a controller over real connections of the loopback: what is refused by name, and what a link that breaks
+//! again and again loses or brings twice, which is nothing.
+
+use super::*;
+use crate::agent::dial::{self, Heard, endpoint};
+use crate::agent::log::Log;
+use crate::controller::hall::tests::claim;
+use crate::launch::Invitation;
+use crate::protocol::codec::{MESSAGE_MAX, Packed};
+use crate::protocol::link::{Down, LINK, Pass, Said};
+use crate::shell::inbox;
+use hallmark_profiles::site;
+use hallmark_results::frame::What;
+use http::uri::PathAndQuery;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use tonic::{Code, Request};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn controller() -> (Controller, Receiver<Input>) {
+    let text = "schema_version = 1\nname = \"S\"\ncountry = \"NO\"\nregion = \"r\"\nhall = \"A\"\nlauncher = \"ssh\"\n\
+                [devices]\ncount = 1\n[[rack]]\nname = \"R\"\ncontract_power = \"1 kW\"\nnodes = [\"n[1-2]\"]\n";
+    let site = site::parse(text, "site.toml").unwrap();
+    let (inlet, inbox) = inbox::open();
+    (
+        Controller::start(&site, "r1", false, &inlet).unwrap(),
+        inbox,
+    )
+}
+
+fn invitation(controller: &Controller, node: usize) -> Invitation {
+    let (credentials, token) = controller.invite(node).unwrap();
+    Invitation {
+        address: controller.address().to_string(),
+        node: format!("n{}", node + 1),
+        credentials,
+        token,
+        folder: std::path::PathBuf::new(),
+        devices: Vec::new(),
+        cores: Vec::new(),
+    }
+}
+
+/// An agent's network side, without workers.
+struct Peer {
+    desk: Arc<dial::Desk>,
+    ears: Receiver<Heard>,
+    _folder: tempfile::TempDir,
+}
+
+fn dial(invitation: Invitation) -> Peer {
+    let folder = tempfile::tempdir().unwrap();
+    let log = Log::open(folder.path(), 5).unwrap();
+    let mut claim = claim(&invitation.node, Pass::Token(invitation.token.clone()));
+    claim.log = log.id();
+    let desk = Arc::new(dial::Desk {
+        log: Mutex::new(log),
+        grown: Notify::new(),
+        offset: Mutex::default(),
+        taken: Mutex::new(0),
+        session: Mutex::new(None),
+    });
+    let (heard, ears) = channel();
+    let shared = Arc::clone(&desk);
+    std::thread::spawn(move || dial::keep(&invitation, claim, &shared, &heard));
+    Peer {
+        desk,
+        ears,
+        _folder: folder,
+    }
+}
+
+impl Peer {
+    fn refused(&self) -> String {
+        match self.ears.recv_timeout(30 * SECOND) {
+            Ok(Heard::Refused(why)) => why,
+            Ok(Heard::Lost(why)) => panic!("lost: {why}"),
+            Ok(Heard::Task(task)) => panic!("{task:?}"),
+            Err(error) => panic!("not refused: {error}"),
+        }
+    }
+
+    fn joined(&self) {
+        for _ in 0..1_500 {
+            if dial::lock(&self.desk.session).is_some() {
+                return;
+            }
+            clock::sleep(LOOK);
+        }
+        panic!("not joined");
+    }
+}
+
+#[test]
+fn a_used_token_a_second_agent_and_a_borrowed_certificate_are_refused_by_name() {
+    let (controller, _inbox) = controller();
+    let first = invitation(&controller, 0);
+    let living = dial(first.clone());
+    living.joined();
+    let replayed = dial(first.clone()).refused();
+    assert_eq!(
+        replayed,
+        "the join token of node `n1` was used already; a token is good for one agent"
+    );
+    let second = dial(invitation(&controller, 0)).refused();
+    assert!(
+        second.starts_with("node `n1` has joined already"),
+        "{second}"
+    );
+    let posing = Invitation {
+        node: "n2".to_owned(),
+        ..first
+    };
+    assert_eq!(
+        dial(posing).refused(),
+        "the certificate is not for node `n2`: a node speaks for itself alone"
+    );
+    assert!(controller.claim(0).is_ok() && controller.claim(1).is_err());
+}
+
+#[test]
+fn another_runs_certificate_opens_no_link() {
+    let (controller, _inbox) = controller();
+    let (other, _other_inbox) = super::tests::controller();
+    let stranger = Invitation {
+        address: controller.address().to_string(),
+        ..invitation(&other, 0)
+    };
+    let stranger = dial(stranger);
+    clock::sleep(2 * SECOND);
+    assert!(controller.claim(0).is_err() && dial::lock(&stranger.desk.session).is_none());
+    // The desk is there for those who belong to it.
+    dial(invitation(&controller, 0)).joined();
+}
+
+#[test]
+fn a_message_beyond_the_limit_ends_its_own_link_and_no_other() {
+    let (controller, _inbox) = controller();
+    let invitation = invitation(&controller, 1);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let status = runtime.block_on(async {
+        let channel = endpoint(&invitation).unwrap().connect().await.unwrap();
+        let mut grpc = tonic::client::Grpc::new(channel);
+        grpc.ready().await.unwrap();
+        let huge = tokio_stream::iter([vec![0_u64; MESSAGE_MAX]]);
+        let codec = Packed::<Vec<u64>, Down>::default();
+        let path = PathAndQuery::from_static(LINK);
+        grpc.streaming(Request::new(huge), path, codec).await.err()
+    });
+    let status = status.unwrap();
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+    dial(super::tests::invitation(&controller, 0)).joined();
+}
+
+/// A wire that can be cut: connections over it break, and new ones are dropped while it is.
+struct Wire {
+    address: SocketAddr,
+    cut: Arc<AtomicBool>,
+}
+
+fn wire(to: SocketAddr) -> Wire {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let cut = Arc::new(AtomicBool::new(false));
+    let is_cut = Arc::clone(&cut);
+    std::thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            if is_cut.load(Ordering::Relaxed) {
+                continue;
+            }
+            let far = TcpStream::connect(to).unwrap();
+            for (from, to) in [(&near, &far), (&far, &near)] {
+                let (from, to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
+                let is_cut = Arc::clone(&is_cut);
+                std::thread::spawn(move || carry(from, to, &is_cut));
+            }
+        }
+    });
+    Wire { address, cut }
+}
+
+fn carry(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool) {
+    from.set_read_timeout(Some(LOOK)).unwrap();
+    let mut bytes = [0; 4096];
+    while !cut.load(Ordering::Relaxed) {
+        match from.read(&mut bytes) {
+            Ok(0) => break,
+            Ok(count) if to.write_all(&bytes[..count]).is_err() => break,
+            Err(e)
+                if !matches!(
+                    e.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                ) =>
+            {
+                break;
+            }
+            _ => {}
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+#[test]
+fn a_wire_that_breaks_again_and_again_loses_no_report_and_brings_none_twice() {
+    const REPORTS: u64 = 400;
+    let (mut controller, inbox) = controller();
+    let wire = wire(controller.address());
+    let peer = dial(Invitation {
+        address: wire.address.to_string(),
+        ..invitation(&controller, 0)
+    });
+    peer.joined();
+    let cut = Arc::clone(&wire.cut);
+    std::thread::spawn(move || {
+        for _ in 0..4 {
+            clock::sleep(Duration::from_millis(400));
+            cut.store(true, Ordering::Relaxed);
+            clock::sleep(Duration::from_millis(300));
+            cut.store(false, Ordering::Relaxed);
+        }
+    });
+    let desk = Arc::clone(&peer.desk);
+    std::thread::spawn(move || {
+        for number in 1..=REPORTS {
+            let what = What::Decision {
+                what: number.to_string(),
+            };
+            dial::lock(&desk.log)
+                .append(Said::Event { what, device: None })
+                .unwrap();
+            desk.grown.notify_one();
+            clock::sleep(Duration::from_millis(6));
+        }
+    });
+    let mut numbers = Vec::new();
+    while numbers.len() < REPORTS as usize {
+        let input = inbox.recv_timeout(30 * SECOND).unwrap();
+        let Input::From(origin, input) = input else {
+            panic!("{input:?}");
+        };
+        assert!(
+            matches!(*input, Input::Event(What::Decision { ref what }, None) if *what == origin.number.to_string())
+        );
+        numbers.push(origin.number);
+        // Only every tenth is on disk soon: all others are sent again after each break.
+        let handed = origin.number;
+        let durable = handed / 10 * 10;
+        controller.turn(&[origin], Progress { handed, durable }, 0);
+    }
+    assert_eq!(numbers, (1..=REPORTS).collect::<Vec<_>>());
+    clock::sleep(SECOND);
+    assert!(inbox.try_recv().is_err(), "and none comes a second time");
+    assert_eq!(controller.desk.hall().kept(0), REPORTS);
+}
