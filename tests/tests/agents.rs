@@ -6,14 +6,15 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
-use hallmark_results::frame::{Event, FaultKind, Frame, What};
+use hallmark_results::frame::{Ending, Event, FaultKind, Frame, What};
 use hallmark_results::standing::Standing;
 use hallmark_results::store::read;
 use hallmark_results::verdict::{Outcome, judge};
 use hallmark_tests::agents::{HallRun, is_alive, signal};
+use hallmark_tests::program;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -208,15 +209,54 @@ fn a_device_that_the_site_declares_and_no_node_brings_fails_the_inventory() {
 }
 
 #[test]
-fn a_killed_controller_leaves_nothing_running() {
+fn an_interrupt_ends_every_node_in_order_and_a_second_one_at_once() {
+    for interrupts in [1, 2] {
+        let mut run = HallRun::start(2, 1, 60);
+        run.wait_for_load(60);
+        let processes = run.left_running();
+        let begun = Instant::now();
+        for _ in 0..interrupts {
+            signal(run.child.id(), "-INT");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        let (code, standing) = run.end();
+        assert!(
+            begun.elapsed() < Duration::from_secs(20),
+            "{:?}",
+            begun.elapsed()
+        );
+        assert_ne!(
+            code, 0,
+            "a run that was cut short shows less than it was to"
+        );
+        let ending = standing.closed().map(|c| c.ending.clone());
+        assert!(matches!(ending, Some(Ending::Stopped { .. })), "{ending:?}");
+        assert_eq!(faults(&standing), [] as [&Event; 0]);
+        assert!(processes.into_iter().all(|p| !is_alive(p)), "still running");
+        whole_and_once(&run.folder);
+    }
+}
+
+#[test]
+fn a_killed_controller_leaves_nothing_running_and_its_record_accepts_nothing() {
     let mut run = HallRun::start(2, 1, 60);
     run.wait_for_load(30);
     let processes = run.left_running();
     run.child.kill().unwrap();
     run.child.wait().unwrap();
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while processes.iter().any(|p| is_alive(*p)) {
         assert!(begun.elapsed() < Duration::from_secs(10), "still running");
         std::thread::sleep(Duration::from_millis(20));
     }
+    let folder = run.folder.to_string_lossy().into_owned();
+    let call = |command: &str| {
+        let arguments = [command, folder.as_str()];
+        program::finish(program::hallmark(arguments), Duration::from_secs(120))
+    };
+    let resumed = call("resume").expect_code(2);
+    assert!(resumed.stderr.contains("n1/cpu0"), "{resumed}");
+    let sealed = call("seal");
+    assert!(matches!(sealed.code, Some(1 | 3)), "{sealed}");
+    whole_and_once(&run.folder);
 }
