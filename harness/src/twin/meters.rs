@@ -361,7 +361,7 @@ impl Meters {
             while seen.front().is_some_and(|f| f.0 + BAND_NS < now_ns) {
                 seen.pop_front();
             }
-            row[1] = if seen.len() % 64 == 0 || sheet.mean.1 <= 0.0 {
+            row[1] = if seen.len().is_multiple_of(64) || sheet.mean.1 <= 0.0 {
                 band(seen)
             } else {
                 sheet.mean.0

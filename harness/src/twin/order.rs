@@ -9,12 +9,14 @@ use super::part::Part;
 use super::scenario::{Hall, Level, Scenario};
 use crate::plan::{self, Settings};
 use hallmark_kernels::device::DeviceInfo;
-use hallmark_profiles::profile::Loaded;
+use hallmark_profiles::criterion::Criterion;
+use hallmark_profiles::metric::Metric;
+use hallmark_profiles::profile::{Loaded, Profile};
 use hallmark_profiles::quantity::Time;
 use hallmark_profiles::units::Bytes;
 use hallmark_profiles::workload::{Bucket, Dtype, StepSpec};
 use hallmark_results::frame::Provenance;
-use hallmark_results::plan::{Plan, Segment};
+use hallmark_results::plan::{Plan, Segment, SegmentKind};
 
 /// Rows of steps that one run may have, over all devices.
 const ROWS_MAX: f64 = 4e6;
@@ -22,10 +24,9 @@ const ROWS_MAX: f64 = 4e6;
 const PIECE_NS: f64 = 1e9;
 /// Steps in the high part of a pulse.
 const STEPS_IN_PULSE: f64 = 8.0;
-/// Operations that a phase of collectives is to tell: a p99.9 asks for 30,000.
-const OPS: f64 = 33_000.0;
-/// Operations of a step beside matmuls.
-const OPS_BESIDE: f64 = 2.0;
+/// Operations of a step where nobody asks for more; where a criterion does, a tenth more than it asks for.
+const OPS_OF_STEP: f64 = 2.0;
+const OPS_MARGIN: f64 = 1.1;
 
 /// A plan, and for each of its steps how many of the profile's it stands for.
 pub struct Ordered {
@@ -74,7 +75,7 @@ pub fn plan(loaded: &Loaded, scenario: &Scenario) -> Result<Ordered, TwinError> 
     let tick_ns = scenario.conditions.tick.as_nanos() as u64;
     plan.sample_period_ns = tick_ns;
     plan.transport = "simulated links".to_owned();
-    let stands_for = in_pieces(&mut plan, &part, tick_ns);
+    let stands_for = in_pieces(&mut plan, &loaded.profile, &part, tick_ns);
     Ok(Ordered { plan, stands_for })
 }
 
@@ -126,8 +127,24 @@ fn takes_ns(segment: &Segment, spec: &StepSpec, part: &Part, ranks: usize) -> f6
     (own.max(sums) * 1e9).max(1e5)
 }
 
+/// Operations that the criteria of a segment's phase ask for.
+fn asked_ops(profile: &Profile, segment: &Segment) -> f64 {
+    let SegmentKind::Phase(phase) = segment.kind else {
+        return 0.0;
+    };
+    let of_ops = |m: Metric| {
+        matches!(
+            m,
+            Metric::AllreduceLatency | Metric::AllreduceBusbw | Metric::AllreduceAlgbw
+        )
+    };
+    let own = |c: &&Criterion| of_ops(c.metric) && Plan::phase_of(profile, c) == phase;
+    let asked = profile.criteria.iter().filter(own).map(|c| c.min_samples);
+    OPS_MARGIN * asked.max().unwrap_or(0) as f64
+}
+
 /// Repeats the plan's steps in place; gives how many each then stands for.
-fn in_pieces(plan: &mut Plan, part: &Part, tick_ns: u64) -> Vec<f64> {
+fn in_pieces(plan: &mut Plan, profile: &Profile, part: &Part, tick_ns: u64) -> Vec<f64> {
     let ranks = plan.devices.len();
     let natural = std::mem::take(&mut plan.steps);
     let takes = |s: &Segment| takes_ns(s, &natural[s.step], part, ranks);
@@ -150,14 +167,9 @@ fn in_pieces(plan: &mut Plan, part: &Part, tick_ns: u64) -> Vec<f64> {
         let times = (aim_ns / own_ns).round().max(1.0) as u64;
         let spec = &natural[segment.step];
         let most = spec.buckets.len() as f64 * times as f64;
-        let alone = segment.parts.buckets && !segment.parts.gemms;
         let count = segment.duration_ns as f64 / (own_ns * times as f64);
-        let ops = if alone {
-            (OPS / count.max(1.0)).ceil()
-        } else {
-            OPS_BESIDE
-        };
-        let ops = ops.min(most) as u64;
+        let asked = (asked_ops(profile, segment) / count.max(1.0)).ceil();
+        let ops = asked.max(OPS_OF_STEP).min(most) as u64;
         let key = (segment.step, times, ops);
         let known = made.iter().position(|m| *m == key);
         segment.step = known.unwrap_or_else(|| {

@@ -341,3 +341,6 @@ fn lose(world: &mut World, device: u32, off: bool) {
     world.gpus[device].strain.off |= off;
     world.tasks[device].step = None;
 }
+
+#[cfg(test)]
+mod tests;
