@@ -414,21 +414,17 @@ impl Run {
         if self.finished || self.first.is_none() {
             return;
         }
-        let alive = |d: &Duty| *d != Duty::Dead;
-        let duties: Vec<Duty> = self.workers.iter().map(|w| w.duty).collect();
-        if !duties.iter().any(alive) {
+        let any = |is: fn(Duty) -> bool| self.workers.iter().any(|w| is(w.duty));
+        if !any(|d| d != Duty::Dead) {
             return self.finish(Ending::Stopped {
                 why: "no device is left".to_owned(),
             });
         }
-        if duties
-            .iter()
-            .any(|d| matches!(d, Duty::Busy | Duty::Regrouping))
-        {
+        if any(|d| matches!(d, Duty::Busy | Duty::Regrouping)) {
             return;
         }
         let unformed = self.reduces && self.group != self.alive();
-        if unformed || duties.contains(&Duty::Broken) {
+        if unformed || any(|d| d == Duty::Broken) {
             return self.regroup(now_ns);
         }
         self.failed_regroups = 0;

@@ -458,6 +458,15 @@ impl Standing {
         members_at(&self.members, at_ns)
     }
 
+    /// The highest of the devices' latest core temperatures, °C.
+    pub fn hottest(&self) -> Option<f64> {
+        let own = self.tables.iter().filter(|t| t.table.device.is_some());
+        own.flat_map(|t| t.table.series.iter().zip(&t.latest))
+            .filter(|(s, v)| s.metric == Metric::TempCore && v.is_finite())
+            .map(|(_, v)| *v)
+            .reduce(f64::max)
+    }
+
     /// Latest finite value of a gauge of a device, for the live view.
     pub fn latest(&self, device: u32, metric: Metric) -> Option<f64> {
         let tables = self

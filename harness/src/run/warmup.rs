@@ -1,7 +1,6 @@
 //! Feeds the fold that decides when the warm-up is over: the rate of all devices together, and the
 //! hottest core.
 
-use hallmark_profiles::metric::Metric;
 use hallmark_results::frame::What;
 use hallmark_results::plan::Plan;
 use hallmark_results::standing::Standing;
@@ -19,7 +18,6 @@ pub struct WarmUp {
     bins: Vec<f64>,
     /// Bins that have been given to the fold.
     given: usize,
-    devices: usize,
 }
 
 impl WarmUp {
@@ -40,7 +38,6 @@ impl WarmUp {
             bin_ns: (ns(w.window) / 16).max(1),
             bins: Vec::new(),
             given: 0,
-            devices: plan.devices.len(),
         })
     }
 
@@ -67,8 +64,7 @@ impl WarmUp {
 
     /// What to journal once the warm-up is over, by evidence or by its limit.
     pub fn poll(&mut self, now_ns: u64, standing: &Standing) -> Option<What> {
-        let hottest = (0..self.devices as u32).filter_map(|d| standing.latest(d, Metric::TempCore));
-        let hottest = hottest.reduce(f64::max);
+        let hottest = standing.hottest();
         let mut warmth = self.steady.tick(now_ns);
         loop {
             let end_ns = self.start_ns + (self.given as u64 + 1) * self.bin_ns;

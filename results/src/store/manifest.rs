@@ -237,11 +237,35 @@ fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, StoreError> {
 /// It gets its real name when it is whole and durable, so that a name in the folder means a whole file.
 #[derive(Debug)]
 pub(super) struct Pending {
-    file: std::io::BufWriter<File>,
+    file: std::io::BufWriter<Appended>,
     dir: std::path::PathBuf,
     name: String,
     sha: Sha256,
     bytes: u64,
+}
+
+/// A file that is open only while something is written to it: a hall's record has more tables than a process may
+/// have files open.
+#[derive(Debug)]
+struct Appended(std::path::PathBuf);
+
+/// What is written at once, and what each of a record's files may hold back.
+const HELD_BACK: usize = 16 << 10;
+
+impl Appended {
+    fn open(&self) -> std::io::Result<File> {
+        File::options().append(true).open(&self.0)
+    }
+}
+
+impl Write for Appended {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.open()?.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Ending of the name of a file that is not whole yet.
@@ -250,9 +274,9 @@ pub(super) const PENDING: &str = ".tmp";
 impl Pending {
     pub fn create(dir: &Path, name: &str) -> Result<Self, StoreError> {
         let path = dir.join(format!("{name}{PENDING}"));
-        let file = File::create(&path).map_err(|e| StoreError::io(&path, Operation::Create, e))?;
+        File::create(&path).map_err(|e| StoreError::io(&path, Operation::Create, e))?;
         Ok(Self {
-            file: std::io::BufWriter::with_capacity(1 << 18, file),
+            file: std::io::BufWriter::with_capacity(HELD_BACK, Appended(path)),
             dir: dir.to_path_buf(),
             name: name.to_owned(),
             sha: Sha256::new(),
@@ -266,7 +290,7 @@ impl Pending {
         self.file
             .flush()
             .map_err(|e| StoreError::io(&pending, Operation::Write, e))?;
-        let synced = self.file.get_ref().sync_all();
+        let synced = self.file.get_ref().open().and_then(|file| file.sync_all());
         synced.map_err(|e| StoreError::io(&pending, Operation::Sync, e))?;
         let renamed = std::fs::rename(&pending, self.dir.join(&self.name));
         renamed.map_err(|e| StoreError::io(&pending, Operation::Rename, e))?;

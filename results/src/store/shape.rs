@@ -6,8 +6,8 @@
 use crate::frame::{Event, Frame, Samples, Steps, Table, What};
 use std::collections::BTreeSet;
 
-/// Tables that one record takes at most; each is one open file while it is sealed.
-pub const TABLES_MAX: usize = 512;
+/// Tables that one record takes at most: two for each of 16,384 devices, and those of their nodes, racks and plant.
+pub const TABLES_MAX: usize = 65_536;
 /// Series that one table takes at most.
 pub const SERIES_MAX: usize = 1024;
 
@@ -54,6 +54,7 @@ pub struct Shape {
     devices: Option<usize>,
     segments: usize,
     tables: Vec<Table>,
+    names: BTreeSet<String>,
     closed: bool,
 }
 
@@ -122,7 +123,7 @@ impl Shape {
         if !is_table_name(&table.name) {
             return Err(ShapeError::TableName(table.name.clone()));
         }
-        if self.tables.iter().any(|t| t.name == table.name) {
+        if self.names.contains(&table.name) {
             return Err(ShapeError::TableTwice(table.name.clone()));
         }
         let mut names = BTreeSet::new();
@@ -136,6 +137,7 @@ impl Shape {
             });
         }
         known_device(table.device, devices)?;
+        self.names.insert(table.name.clone());
         self.tables.push(table.clone());
         Ok(())
     }
