@@ -63,6 +63,8 @@ pub enum Command {
     Resume(Resume),
     /// Close a run that was cut off with what is on disk, and judge it
     Seal(Seal),
+    /// Play faults on a simulated hall, and tell what a profile would find of them
+    Rehearse(Rehearse),
     /// Show devices, engines and sensors; for each thing absent, why and how to get it
     Inspect(Inspect),
     /// Multiply exactly in every type on each device, flip a bit, and test free memory
@@ -241,6 +243,47 @@ pub enum Proof {
     Matmul,
     AllReduce,
     Ratio,
+}
+
+#[derive(Debug, Args)]
+pub struct Rehearse {
+    /// Built-in profile or path of a .toml file (see `hallmark profiles list`)
+    pub profile: String,
+    /// Play on the hall of this file; it is played by itself too, for false alarms
+    #[arg(long, value_name = "HALL.toml")]
+    pub hall: PathBuf,
+    /// Put the faults of these files into the hall, one file at a time
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub fault: Vec<PathBuf>,
+    /// Play each fault at these multiples of its severity, e.g. 0.5,1,2
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1", value_parser = severity)]
+    pub severity: Vec<f64>,
+    /// Play everything with so many seeds, which draw constants, noise and places
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pub seeds: u64,
+    /// Play so many at a time [default: one a core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub jobs: Option<u32>,
+    /// Write rehearsal.html, .txt and .json into this folder
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Show progress in this way: auto, plain or json
+    #[arg(long, value_enum, default_value = "auto")]
+    pub ui: Ui,
+}
+
+/// A multiple of a severity.
+fn severity(text: &str) -> Result<f64, String> {
+    /// Beyond this nothing is left of what is scaled.
+    const MOST: f64 = 100.0;
+    let value: f64 = text
+        .parse()
+        .map_err(|_| "write such as 0.5,1,2".to_owned())?;
+    if value > 0.0 && value <= MOST {
+        Ok(value)
+    } else {
+        Err(format!("a severity is above 0 and at most {MOST}"))
+    }
 }
 
 #[derive(Debug, Args)]

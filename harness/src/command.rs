@@ -7,6 +7,7 @@ pub mod profiles;
 pub mod prove;
 pub mod publish;
 pub mod record;
+pub mod rehearse;
 pub mod site;
 
 use crate::cli::{Cli, Command};
@@ -22,6 +23,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
         Command::Run(args) => load::run(&args),
         Command::Resume(args) => load::resume(&args),
         Command::Seal(args) => record::seal(&args.run),
+        Command::Rehearse(args) => rehearse::rehearse(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Prove(args) => prove::prove(&args),
         Command::Judge(args) => record::judge(&args),

@@ -15,6 +15,7 @@ pub mod load;
 pub mod plan;
 pub mod protocol;
 pub mod rank;
+pub mod rehearsal;
 pub mod run;
 pub mod sensor;
 pub mod sensors;

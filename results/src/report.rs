@@ -11,9 +11,9 @@ pub mod nccl;
 pub mod rows;
 pub mod text;
 
-mod escape;
+pub mod escape;
 mod facts;
-mod svg;
+pub mod svg;
 mod words;
 
 use crate::standing::Standing;
