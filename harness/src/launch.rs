@@ -2,7 +2,9 @@
 //!
 //! An invitation goes to an agent over its standard input, never by a command line that everybody on the node can read.
 
+pub mod agents;
 pub mod local;
+pub mod ssh;
 
 use crate::protocol::authority::Credentials;
 use serde::{Deserialize, Serialize};

@@ -87,6 +87,21 @@ impl HallRun {
     /// It cannot be started.
     #[must_use]
     pub fn start(nodes: usize, devices: usize, seconds: u32) -> Self {
+        Self::launched("local", None, nodes, devices, seconds)
+    }
+
+    /// The same by another launcher, whose program is looked for in `programs` first.
+    ///
+    /// # Panics
+    /// It cannot be started.
+    #[must_use]
+    pub fn launched(
+        launcher: &str,
+        programs: Option<&Path>,
+        nodes: usize,
+        devices: usize,
+        seconds: u32,
+    ) -> Self {
         let keep = tempfile::Builder::new()
             .prefix("hallmark-hall-")
             .tempdir()
@@ -100,7 +115,7 @@ impl HallRun {
             "site.toml",
             &format!(
                 "schema_version = 1\nname = \"Rehearsal\"\ncountry = \"NO\"\nregion = \"north\"\nhall = \"A\"\n\
-                 launcher = \"local\"\n[devices]\ncount = {devices}\n[[rack]]\nname = \"R1\"\n\
+                 launcher = \"{launcher}\"\n[devices]\ncount = {devices}\n[[rack]]\nname = \"R1\"\n\
                  contract_power = \"40 kW\"\nnodes = [\"n[1-{nodes}]\"]\n"
             ),
         );
@@ -109,7 +124,11 @@ impl HallRun {
             &PROFILE.replace("SECONDS", &seconds.to_string()),
         );
         let folder = keep.path().join("run");
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = programs.into_iter().map(Path::to_path_buf);
+        let path = std::env::join_paths(folders.chain(std::env::split_paths(&path)));
         let child = Command::new(program::binary())
+            .env("PATH", path.expect("folders without a colon"))
             .args(["run", "--ui", "plain", "--site"])
             .arg(site)
             .arg("--out")

@@ -12,7 +12,8 @@ use hallmark_results::store::read;
 use hallmark_results::verdict::{Outcome, judge};
 use hallmark_tests::agents::{HallRun, is_alive, signal};
 use hallmark_tests::program;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -206,6 +207,32 @@ fn a_device_that_the_site_declares_and_no_node_brings_fails_the_inventory() {
             "device 2 of 2 of node `n2` of rack `R1` was not found; it has 1",
         ]
     );
+}
+
+#[test]
+fn over_ssh_a_machine_that_two_nodes_lead_to_is_one_node_and_the_other_is_missing_by_name() {
+    // A stand-in that runs the command here, as if each host were this one.
+    let programs = tempfile::tempdir().unwrap();
+    let ssh = programs.path().join("ssh");
+    let script = "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nexec sh -c \"$3\"\n";
+    std::fs::write(&ssh, script).unwrap();
+    std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut run = HallRun::launched("ssh", Some(programs.path()), 2, 1, 4);
+    let (code, standing) = run.end();
+    assert_eq!(code, 1);
+    let nodes: BTreeSet<&str> = standing
+        .opened()
+        .plan
+        .devices
+        .iter()
+        .map(|d| d.node.as_str())
+        .collect();
+    assert_eq!(nodes.len(), 1, "{nodes:?}");
+    let told = detail(faults(&standing)[0]).2.to_owned();
+    assert!(told.contains("is missing: node `n"), "{told}");
+    assert!(told.contains("are one machine"), "{told}");
+    assert_eq!(outcome(&standing, "inventory"), Outcome::Failed);
+    whole_and_once(&run.folder);
 }
 
 #[test]

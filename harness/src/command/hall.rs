@@ -9,7 +9,7 @@ use crate::clock::{self, RunClock};
 use crate::command::record;
 use crate::controller::Controller;
 use crate::exit::{Exit, Failure};
-use crate::launch::local;
+use crate::launch::{local, ssh};
 use crate::plan::{self, hall};
 use crate::protocol::link::Claim;
 use crate::run::Input;
@@ -135,9 +135,9 @@ fn refuse(args: &Run, site: &LoadedSite) -> Result<(), Failure> {
         return given("--replay", "only the nodes' own sensors are read");
     }
     match site.site.launcher {
-        Launcher::Local => Ok(()),
-        Launcher::Slurm | Launcher::Ssh | Launcher::Manual => Err(Failure::usage(format!(
-            "{}: this build starts agents by launcher `local` alone",
+        Launcher::Local | Launcher::Ssh => Ok(()),
+        Launcher::Slurm | Launcher::Manual => Err(Failure::usage(format!(
+            "{}: this build starts agents by the launchers `local` and `ssh` alone",
             site.origin
         ))),
     }
@@ -146,7 +146,11 @@ fn refuse(args: &Run, site: &LoadedSite) -> Result<(), Failure> {
 fn launch(site: &LoadedSite, controller: &mut Controller, folder: &Path) -> Result<(), Failure> {
     let nodes: Vec<&str> = site.nodes().map(|n| n.name).collect();
     let logs = folder.join("nodes");
-    let agents = local::start(controller, &nodes, &topology::cores(), &logs)?;
+    let agents = match site.site.launcher {
+        Launcher::Ssh => ssh::start(controller, &nodes, &logs)?,
+        // The others were refused.
+        _ => local::start(controller, &nodes, &topology::cores(), &logs)?,
+    };
     controller.attend(Box::new(agents));
     Ok(())
 }

@@ -4,22 +4,11 @@
 //! processor are left out, since two nodes cannot have one of them. The kernel kills the agents with the controller.
 
 use super::Invitation;
-use crate::controller::{Controller, Launched};
+use super::agents::Agents;
+use crate::controller::Controller;
 use crate::exit::Failure;
-use crate::shell::fleet::own_group;
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
-/// Between two looks at whether an agent has ended.
-const LOOK: Duration = Duration::from_millis(20);
-
-/// The agents that were started.
-pub struct Local {
-    agents: Vec<Option<Child>>,
-}
+use std::process::Command;
 
 /// Starts one agent for each node, whose log is kept in a folder of its name in `folder`.
 ///
@@ -30,8 +19,9 @@ pub fn start(
     nodes: &[&str],
     cores: &[usize],
     folder: &Path,
-) -> Result<Local, Failure> {
-    let mut local = Local { agents: Vec::new() };
+) -> Result<Agents, Failure> {
+    let program = std::env::current_exe().map_err(Failure::broken)?;
+    let mut agents = Agents::default();
     for (index, node) in nodes.iter().enumerate() {
         let (credentials, token) = controller.invite(index)?;
         let invitation = Invitation {
@@ -43,13 +33,11 @@ pub fn start(
             devices: vec!["cpu".to_owned()],
             cores: share(cores, nodes.len(), index),
         };
-        let started = agent(&invitation);
-        let started = started.map_err(|e| {
-            Failure::broken(format!("cannot start the agent of node `{node}`: {e}"))
-        })?;
-        local.agents.push(Some(started));
+        let mut command = Command::new(&program);
+        command.arg("agent");
+        agents.start(command, &invitation, &folder.join(node))?;
     }
-    Ok(local)
+    Ok(agents)
 }
 
 /// The cores of one node of so many.
@@ -63,59 +51,6 @@ fn share(cores: &[usize], nodes: usize, index: usize) -> Vec<usize> {
         (index + 1) * cores.len() / nodes,
     );
     cores[from..to].to_vec()
-}
-
-fn agent(invitation: &Invitation) -> std::io::Result<Child> {
-    std::fs::create_dir_all(&invitation.folder)?;
-    let said = File::create(invitation.folder.join("agent.log"))?;
-    let mut command = Command::new(std::env::current_exe()?);
-    command
-        .arg("agent")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(said);
-    own_group(&mut command);
-    let mut child = command.spawn()?;
-    if let Some(stdin) = &mut child.stdin {
-        let mut line = serde_json::to_vec(invitation)?;
-        line.push(b'\n');
-        stdin.write_all(&line)?;
-    }
-    Ok(child)
-}
-
-impl Launched for Local {
-    fn ended(&mut self) -> Vec<(usize, String)> {
-        let mut ended = Vec::new();
-        for (node, agent) in self.agents.iter_mut().enumerate() {
-            let Some(child) = agent else { continue };
-            let how = match child.try_wait() {
-                Ok(None) => continue,
-                Ok(Some(status)) => status.to_string(),
-                Err(error) => error.to_string(),
-            };
-            *agent = None;
-            ended.push((node, how));
-        }
-        ended
-    }
-
-    fn end(&mut self, patience: Duration) {
-        let looks = patience.as_millis() / LOOK.as_millis();
-        for _ in 0..looks {
-            self.ended();
-            if self.agents.iter().all(Option::is_none) {
-                return;
-            }
-            crate::clock::sleep(LOOK);
-        }
-        for child in self.agents.iter_mut().flatten() {
-            // Its workers are killed by the kernel as soon as it is gone.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        self.agents.clear();
-    }
 }
 
 #[cfg(test)]
