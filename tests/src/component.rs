@@ -70,7 +70,7 @@ impl Component {
     pub const fn packages(self) -> &'static str {
         match self {
             Self::Vulkan => "mesa-vulkan-drivers libvulkan1",
-            Self::Chromium => "chromium",
+            Self::Chromium => "chromium fonts-liberation",
             Self::Tmux => "tmux",
             Self::Compiler => "g++",
             Self::CudaTools => {
