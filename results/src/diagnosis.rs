@@ -135,6 +135,17 @@ impl Diagnosis {
         format!("{}: {}{shown}", self.place.name, self.cause.name())
     }
 
+    /// [`Self::sentence`] with how sure it is, in a word and a figure.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let figure = (100.0 * self.confidence).round();
+        format!(
+            "{}; {}, {figure:.0}\u{a0}%",
+            self.sentence(),
+            self.sureness()
+        )
+    }
+
     /// Whether the diagnosis speaks of what this metric at this device shows.
     #[must_use]
     pub fn explains(&self, metric: Metric, device: Option<u32>) -> bool {

@@ -3,6 +3,7 @@
 //! Pure: no clock, device or network. A series that is missing or too short makes its criterion
 //! *inconclusive*; absence of evidence never passes.
 
+mod diagnosed;
 pub mod evidence;
 pub mod implied;
 mod judge;
@@ -13,6 +14,7 @@ pub(crate) mod words;
 pub use judge::judge;
 pub(crate) use observe::settings;
 
+use crate::diagnosis::Diagnosis;
 use hallmark_profiles::criterion::{Criterion, Side};
 use hallmark_profiles::units::Unit;
 use serde::{Deserialize, Serialize};
@@ -73,6 +75,9 @@ pub struct Finding {
     /// One sentence.
     pub why: String,
     pub remedy: Option<String>,
+    /// Which of [`Verdict::diagnoses`] explains what did not pass.
+    #[serde(default)]
+    pub diagnosis: Option<usize>,
 }
 
 impl Finding {
@@ -116,6 +121,9 @@ pub struct Verdict {
     pub sentence: String,
     /// Worst first.
     pub findings: Vec<Finding>,
+    /// Place and cause of what the run has shown, the surest first; none while the run goes on.
+    #[serde(default)]
+    pub diagnoses: Vec<Diagnosis>,
     pub punch: Vec<Punch>,
     pub not_measured: Vec<NotMeasured>,
     /// Confidence of each one-sided bound, e.g. 0.95.
@@ -132,6 +140,11 @@ impl Verdict {
             .iter()
             .filter(|f| f.outcome == outcome)
             .count()
+    }
+
+    /// The diagnosis that explains a finding.
+    pub fn diagnosis(&self, finding: &Finding) -> Option<&Diagnosis> {
+        self.diagnoses.get(finding.diagnosis?)
     }
 
     /// ACCEPTED (a site), PASSED (anything less), REJECTED or INCONCLUSIVE.

@@ -73,7 +73,7 @@ at_least = "97 %"
 name = "core-temperature"
 metric = "temp_core"
 scope = "gpu"
-statistic = "p95"
+statistic = "median"
 at_most = "66 °C"
 side = "hall"
 "#;

@@ -16,6 +16,8 @@ mod loss;
 mod power;
 #[path = "diagnosis/sensor.rs"]
 mod sensor;
+#[path = "diagnosis/verdict.rs"]
+mod verdict;
 #[path = "diagnosis/work.rs"]
 mod work;
 

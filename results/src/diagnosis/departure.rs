@@ -170,7 +170,12 @@ pub fn field(hall: &Hall, values: Vec<Option<Row>>, rule: Rule) -> Field {
         for device in own {
             let Some(row) = &values[device] else { continue };
             let base = if common.is_empty() {
-                let level = settled(&row[hall.main.clone()]);
+                let main = &row[hall.main.clone()];
+                let level = if hall.has_settled() {
+                    settled(main)
+                } else {
+                    f64::NAN
+                };
                 vec![level; columns]
             } else {
                 scorable[device] = true;
@@ -248,7 +253,9 @@ fn settled(row: &[f64]) -> f64 {
 
 /// A step of all devices together within the main phase: its column and its size in the measure's unit.
 fn common_step(hall: &Hall, common: &[f64], rule: Rule) -> Option<(usize, f64)> {
-    let main = common.get(hall.main.clone())?;
+    let main = common
+        .get(hall.main.clone())
+        .filter(|_| hall.has_settled())?;
     let level = settled(main);
     let own: Row = main
         .iter()

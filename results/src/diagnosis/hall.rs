@@ -18,6 +18,10 @@ const COLUMNS_MIN: usize = 16;
 /// Samples of the slowest sensor in a column, at least about.
 const SAMPLES: u64 = 2;
 
+/// Shortest main phase in which a change against a device's own past is believed, ns: in a shorter one the coolant
+/// and the cold plates may still be warming up, which all devices do together.
+const SETTLING_NS: u64 = 300_000_000_000;
+
 /// A row of values, NaN where nothing is known.
 pub type Row = Vec<f64>;
 
@@ -84,6 +88,11 @@ impl<'a> Hall<'a> {
             main,
             slots,
         })
+    }
+
+    /// Whether the main phase is long enough for a device to be held against its own past.
+    pub fn has_settled(&self) -> bool {
+        (self.main.len() as u64).saturating_mul(self.step_ns) >= SETTLING_NS
     }
 
     /// A gauge of each device; of several labels the first that is wanted.

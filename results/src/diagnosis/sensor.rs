@@ -133,6 +133,10 @@ fn stuck(standing: &Standing, run: &TableRun, column: usize) -> Option<Ill> {
 fn stale(standing: &Standing, run: &TableRun, column: usize) -> Option<Ill> {
     let held = &run.held[column];
     let own = held.share_moved().filter(|_| held.seen >= STALE_SEEN)?;
+    // No peer moves in more than all of its readings, and most sensors are well.
+    if own >= STALE_MOVES {
+        return None;
+    }
     let others = peers(standing, run, column).filter_map(|(t, c)| t.held[c].share_moved());
     let others: Vec<f64> = others.collect();
     let usual = median(&others).filter(|_| others.len() >= 3)?;

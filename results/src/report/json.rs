@@ -3,6 +3,7 @@
 //! Times are nanoseconds since the run's start, values in their unit's base; what is unknown is null, never zero.
 
 use super::{Format, Story, facts, words};
+use crate::diagnosis::Diagnosis;
 use crate::frame::{ClockState, Event, Host, Provenance};
 use crate::plan::Segment;
 use crate::verdict::{Finding, NotMeasured, Outcome, Punch};
@@ -49,6 +50,8 @@ struct Report<'a> {
     plan: PlanPart<'a>,
     integrity: Integrity<'a>,
     findings: &'a [Finding],
+    /// The surest first; a finding's `diagnosis` is an index into them.
+    diagnoses: Vec<DiagnosisPart<'a>>,
     punch: &'a [Punch],
     devices: Vec<DevicePart<'a>>,
     series: Vec<SeriesPart>,
@@ -70,6 +73,14 @@ struct VerdictPart<'a> {
     confidence: f64,
     accepts_site: bool,
     remarks: &'a [String],
+}
+
+#[derive(Serialize)]
+struct DiagnosisPart<'a> {
+    sentence: String,
+    sureness: &'static str,
+    #[serde(flatten)]
+    diagnosis: &'a Diagnosis,
 }
 
 #[derive(Serialize)]
@@ -209,6 +220,7 @@ impl<'a> Report<'a> {
                 anchored: story.anchored,
             },
             findings: &verdict.findings,
+            diagnoses: verdict.diagnoses.iter().map(diagnosis).collect(),
             punch: &verdict.punch,
             devices: facts::devices(story).into_iter().map(device).collect(),
             series: facts::series(story).into_iter().map(series).collect(),
@@ -243,6 +255,14 @@ fn run<'a>(story: &Story<'a>) -> RunPart<'a> {
         judged_ns: facts::main_window(story).map(|w| w.length_ns(now)),
         host: &opened.host,
         odd_rows: story.standing.oddities(),
+    }
+}
+
+fn diagnosis(diagnosis: &Diagnosis) -> DiagnosisPart<'_> {
+    DiagnosisPart {
+        sentence: diagnosis.sentence(),
+        sureness: diagnosis.sureness(),
+        diagnosis,
     }
 }
 

@@ -74,6 +74,12 @@ fn verdict_case(story: &Story<'_>, suite: &str) -> String {
     let verdict = story.verdict;
     let mut lines = vec![verdict.sentence.clone()];
     lines.extend(verdict.remarks.iter().cloned());
+    lines.extend(
+        verdict
+            .diagnoses
+            .iter()
+            .map(|d| format!("cause: {}", d.told())),
+    );
     let punch = verdict.punch.iter();
     lines.extend(punch.map(|p| {
         let why = words::beside(&p.place, &p.why);
@@ -102,6 +108,8 @@ fn gate_case(story: &Story<'_>, finding: &Finding, suite: &str) -> String {
             words::place(finding),
         ),
     ];
+    let cause = story.verdict.diagnosis(finding);
+    lines.extend(cause.map(|d| format!("cause: {}", d.told())));
     // What would help against a miss says nothing where there is none.
     let missed = finding.outcome != Outcome::Passed;
     lines.extend(finding.remedy.clone().filter(|_| missed));

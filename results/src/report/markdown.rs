@@ -22,6 +22,7 @@ impl Format for Markdown {
     fn write(&self, story: &Story<'_>) -> String {
         let parts = [
             head(story),
+            causes(story),
             punch(story),
             gates(story),
             devices(story),
@@ -85,6 +86,21 @@ fn head(story: &Story<'_>) -> String {
             .map(|r| format!("- operator: {}", markdown(r))),
     );
     lines.join("\n")
+}
+
+fn causes(story: &Story<'_>) -> String {
+    let items = story.verdict.diagnoses.iter().map(|d| {
+        let since = d
+            .onset_ns
+            .map_or_else(String::new, |at| format!(", since {}", words::instant(at)));
+        let told = markdown(&d.told());
+        format!("- {told}{since}. {}", markdown(&d.what_to_do))
+    });
+    let items: Vec<String> = items.collect();
+    if items.is_empty() {
+        return String::new();
+    }
+    format!("## Where and why\n\n{}", items.join("\n"))
 }
 
 fn punch(story: &Story<'_>) -> String {

@@ -88,7 +88,7 @@ fn the_text_tells_gates_worst_first_then_cause_next_and_record() {
         "✕ failures",
         "◇ telemetry",
         "✓ pass:",
-        "cause ",
+        "why ",
         "why ",
         "next ",
         "not measured  power of the rack",

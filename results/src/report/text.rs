@@ -288,9 +288,13 @@ fn labelled_lines(story: &Story<'_>, columns: usize, paint: Paint) -> Vec<String
     let label = if verdict.outcome == Outcome::Passed {
         "shown"
     } else {
-        "cause"
+        "why"
     };
     put(label, &clean(&verdict.sentence));
+    let causes: Vec<String> = verdict.diagnoses.iter().map(|d| clean(&d.told())).collect();
+    for (index, text) in shortened(&causes).iter().enumerate() {
+        put(if index == 0 { "cause" } else { "" }, text);
+    }
     if let Some(happened) = facts::happened(story) {
         put("events", &happened);
     }
@@ -305,7 +309,7 @@ fn labelled_lines(story: &Story<'_>, columns: usize, paint: Paint) -> Vec<String
             words::spoken(&finding.criterion.name),
             clean(&finding.why)
         );
-        put(if index == 0 { "why" } else { "" }, &text);
+        put(if index == 0 { "also" } else { "" }, &text);
     }
     let next = punch_lines(story);
     for (index, text) in shortened(&next).iter().enumerate() {

@@ -7,9 +7,10 @@
 use super::evidence::{Bounded, Evidence};
 use super::observe::{Scene, Sight, is_phase, sensors};
 use super::{
-    Action, CONFIDENCE, Finding, NotMeasured, Observed, Outcome, Punch, Verdict, implied, limits,
-    words,
+    Action, CONFIDENCE, Finding, NotMeasured, Observed, Outcome, Punch, Verdict, diagnosed,
+    implied, limits, words,
 };
+use crate::diagnosis::Diagnosis;
 use crate::frame::{Provenance, What};
 use crate::plan::Plan;
 use crate::standing::Standing;
@@ -77,6 +78,7 @@ pub fn judge(standing: &Standing) -> Verdict {
             finding.why = format!("{} ({shouted}: decides nothing)", finding.why);
         }
     }
+    let diagnoses = diagnosed::join(standing, &mut findings);
     let mut doubts = implied::doubts(standing);
     let absent = absent_metrics(standing);
     if !absent.is_empty() {
@@ -87,13 +89,13 @@ pub fn judge(standing: &Standing) -> Verdict {
     }
     findings.extend(doubts.into_iter().map(doubt));
     findings.sort_by_key(|f| std::cmp::Reverse(f.outcome));
-    conclude(standing, findings, absent, failed)
+    conclude(standing, (findings, diagnoses), absent, failed)
 }
 
 /// `failed`: some gate is shown not to hold, by whatever evidence.
 fn conclude(
     standing: &Standing,
-    findings: Vec<Finding>,
+    (findings, diagnoses): (Vec<Finding>, Vec<Diagnosis>),
     absent: Vec<String>,
     failed: bool,
 ) -> Verdict {
@@ -141,6 +143,7 @@ fn conclude(
         punch: punch(&findings),
         not_measured: not_measured(standing, absent),
         findings,
+        diagnoses,
         confidence: CONFIDENCE,
         accepts_site,
         remarks,
@@ -173,6 +176,7 @@ fn doubt(why: String) -> Finding {
         places: Vec::new(),
         why,
         remedy: None,
+        diagnosis: None,
     }
 }
 
@@ -201,6 +205,7 @@ fn draft(standing: &Standing, criterion: &Criterion, gates: usize) -> Draft {
         places: Vec::new(),
         why: String::new(),
         remedy: criterion.remedy.clone(),
+        diagnosis: None,
         phase: name.clone(),
     };
     let Some(window) = window else {

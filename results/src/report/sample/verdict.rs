@@ -28,6 +28,7 @@ impl Sample {
                 Outcome::Inconclusive => "Nothing was measured.",
             }),
             findings,
+            diagnoses: Vec::new(),
             punch: if self.fault {
                 vec![
                     Punch {
@@ -131,6 +132,7 @@ impl Sample {
                 "seen on one device"
             }),
             remedy: criterion.remedy.clone(),
+            diagnosis: None,
             criterion,
         }
     }

@@ -5,6 +5,7 @@
 
 use super::super::evidence::Evidence;
 use super::{Scene, Sight, gathered, missing};
+use crate::diagnosis::sensor;
 use crate::frame::{Series, SeriesKind};
 use crate::standing::TableRun;
 use crate::standing::window::SeriesWindow;
@@ -238,7 +239,8 @@ impl<'a> Scene<'a> {
         if gap > GAP_NS.max(GAP_PERIODS.saturating_mul(period_ns)) {
             return Some(format!("nothing came for {:.1} s", gap as f64 / 1e9));
         }
-        stuck(channel)
+        let ill = || sensor::ill(self.standing, channel.run.table.id as usize, channel.column);
+        stuck(channel).or_else(|| ill().map(|i| i.why))
     }
 
     /// The time that is looked at: the window, or all segments of the run.

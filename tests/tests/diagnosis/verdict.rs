@@ -1,0 +1,80 @@
+//! What a diagnosis does to a verdict: it explains, and it takes a pass back from a sensor that is ill; no more.
+
+use hallmark_results::diagnosis::Cause;
+use hallmark_results::frame::Frame;
+use hallmark_results::verdict::{Outcome, judge};
+use hallmark_tests::hall::{Hall, hall};
+use hallmark_tests::synthetic::{finding, fold};
+
+fn loose(factor: f64, from_s: f64) -> Hall {
+    hall().state(move |s| {
+        s.r_th *= if s.device == 5 && s.t_s > from_s {
+            factor
+        } else {
+            1.0
+        }
+    })
+}
+
+#[test]
+fn a_failed_finding_names_the_diagnosis_that_explains_it() {
+    let verdict = loose(1.7, -1e3).judge();
+    let heat = finding(&verdict, "core-temperature");
+    assert_eq!(heat.outcome, Outcome::Failed, "{}", heat.why);
+    let why = verdict.diagnosis(heat).expect("a diagnosis");
+    assert_eq!(
+        (why.cause, why.place.name.as_str()),
+        (Cause::ColdPlate, "gpu5")
+    );
+    assert!(
+        why.told().ends_with('%') && why.confidence > 0.9,
+        "{}",
+        why.told()
+    );
+    assert_eq!(finding(&verdict, "throughput").diagnosis, None);
+}
+
+#[test]
+fn a_diagnosis_fails_no_gate_and_lets_none_pass() {
+    let well = hall().judge();
+    assert_eq!(well.outcome, Outcome::Passed, "{}", well.sentence);
+    let loose = loose(1.3, 120.0).judge();
+    assert_eq!(loose.outcome, Outcome::Passed, "{}", loose.sentence);
+    assert_eq!(loose.diagnoses.len(), 1);
+}
+
+#[test]
+fn what_rests_on_a_stuck_sensor_is_not_shown() {
+    let stuck = hall().told(|s, t| {
+        t.core = if s.device == 6 && s.t_s > 300.0 {
+            55.0
+        } else {
+            t.core
+        }
+    });
+    let verdict = stuck.judge();
+    let heat = finding(&verdict, "core-temperature");
+    assert_eq!(heat.outcome, Outcome::Inconclusive, "{}", heat.why);
+    assert_eq!(heat.places[0].place, "gpu6");
+    assert_eq!(
+        verdict.diagnosis(heat).map(|d| d.cause),
+        Some(Cause::SensorStuck)
+    );
+    assert_eq!(verdict.outcome, Outcome::Inconclusive);
+    // What it shows to be wrong stays shown.
+    let hot = hall().told(|s, t| t.core = if s.device == 6 { 80.0 } else { t.core });
+    let verdict = hot.judge();
+    assert_eq!(
+        finding(&verdict, "core-temperature").outcome,
+        Outcome::Failed
+    );
+}
+
+#[test]
+fn a_run_that_goes_on_has_no_diagnosis_yet() {
+    let mut frames = loose(1.7, -1e3).frames();
+    frames.retain(|f| !matches!(f, Frame::Closed(_)));
+    let verdict = judge(&fold(&frames));
+    assert!(verdict.diagnoses.is_empty());
+    assert_eq!(finding(&verdict, "core-temperature").diagnosis, None);
+}
