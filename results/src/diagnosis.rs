@@ -200,7 +200,7 @@ fn moved_by(cause: Cause, metric: Metric) -> bool {
 
 /// Everything that this run's course names a cause for, the surest first; of equals the wider place first.
 ///
-/// Cost: linear in devices and in the length of their traces, about a millisecond a device; so a verdict asks for
+/// Cost: linear in devices and in the length of their traces where few are ill; so a verdict asks for
 /// it when the run is over, not at each refresh.
 #[must_use]
 pub fn diagnose(standing: &Standing) -> Vec<Diagnosis> {

@@ -22,8 +22,8 @@ const OF_POWER: [Metric; 9] = [
     Metric::FlopPerJoule,
 ];
 
-/// The diagnoses of a run that is over, with the findings told of them; a run that goes on has none, since they cost
-/// about a millisecond a device.
+/// The diagnoses of a run that is over, with the findings told of them; a run that goes on has none, since they read
+/// every trace from its beginning.
 pub(super) fn join(standing: &Standing, findings: &mut [Finding]) -> Vec<Diagnosis> {
     if standing.closed().is_none() {
         return Vec::new();
