@@ -434,10 +434,11 @@ impl<'a> Bench<'a> {
 
 /// Adds what the checks recorded: a count, three words unused, then four words for each wrong element.
 fn take_faults(words: &[u32], done: &mut WithinDone) {
-    let count = words.first().copied().unwrap_or(0);
-    done.wrong += u64::from(count);
+    let count = words.first().copied();
+    // A count that was not read back is no count of zero.
+    done.wrong += count.map_or(1, u64::from);
     let recorded = words.get(4..).unwrap_or_default().chunks_exact(4);
-    for fault in recorded.take(count.min(ROOM) as usize) {
+    for fault in recorded.take(count.unwrap_or(0).min(ROOM) as usize) {
         let &[low, high, wanted, found] = fault else {
             continue;
         };
@@ -582,6 +583,8 @@ mod tests {
         let mut cut = WithinDone::default();
         compare(&ASK, &outputs(&keys)[..600], 512, &keys, &mut cut);
         assert_eq!(cut.wrong, 1, "what was not read back is never right");
+        take_faults(&[], &mut cut);
+        assert_eq!(cut.wrong, 2, "nor is a count that was not");
     }
 
     #[test]
