@@ -3,6 +3,7 @@
 //! Everything is static HTML and SVG and tells the whole story without script, colour or network; the
 //! page's own script only reads values off the drawn lines. The page's policy forbids every request.
 
+mod causes;
 mod course;
 mod curves;
 mod devices;
@@ -36,6 +37,7 @@ impl Format for Html {
         let sections = [
             top::bar(story),
             top::verdict(story),
+            causes::section(story),
             top::punch(story),
             gates::section(story),
             course::section(story),

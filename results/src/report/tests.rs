@@ -249,6 +249,35 @@ fn every_picture_has_a_title_a_description_and_an_id_of_its_own() {
 }
 
 #[test]
+fn every_report_tells_where_and_why_and_the_page_marks_when() {
+    let sample = faulty();
+    for format in ["text", "json", "markdown", "html"] {
+        let told = plain(&written(&sample, format)).to_lowercase();
+        let named = told.contains("slow device") || told.contains("slow_silicon");
+        assert!(named, "{format} names no cause:\n{told}");
+    }
+    let html = written(&sample, "html");
+    assert!(html.contains("<section id=\"why\">"));
+    assert!(
+        plain(&html).contains("-19.0 % to"),
+        "the sign's bounds stand beside it"
+    );
+    // The onset is a line through all panels, labelled on top.
+    let marks = html.matches("class=\"onset\"").count();
+    let without = tell(&sample, |story| {
+        let mut verdict = story.verdict.clone();
+        verdict.diagnoses.clear();
+        let story = Story {
+            verdict: &verdict,
+            ..*story
+        };
+        find("html").unwrap().write(&story)
+    });
+    assert_eq!(marks, 1 + without.matches("class=\"onset\"").count());
+    assert!(!without.contains("id=\"why\"") && !without.contains("#why"));
+}
+
+#[test]
 fn the_page_answers_first_and_says_what_was_not_measured() {
     let html = plain(&written(&faulty(), "html"));
     let order = [

@@ -57,7 +57,7 @@ pub struct Line {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Ink {
-    /// A gate failed it.
+    /// A gate failed it, it had a fault, or a diagnosis names it.
     Bad,
     /// The n-th of the devices.
     Device(usize),
@@ -94,9 +94,9 @@ pub fn section(story: &Story<'_>) -> String {
     let many = story.standing.devices().len() > LINES;
     let lines = if many {
         "Blue is the median of the devices, the grey band reaches from the least to the greatest of them; <b class=\"tf\">orange</b> \
-         did not pass a gate."
+         did not pass a gate or is named as a cause."
     } else {
-        "<b class=\"tf\">Orange</b> failed a gate or had a fault; a pale band behind a line is the range within each stretch."
+        "<b class=\"tf\">Orange</b> failed a gate, had a fault or is named as a cause; a pale band behind a line is the range within each stretch."
     };
     format!(
         "<section id=\"course\"><h2>{}</h2><p class=\"sub\">All signals on one time axis. {lines} Shaded: ramps and warm-up, kept \
@@ -181,14 +181,18 @@ fn panels(story: &Story<'_>) -> Vec<Panel> {
     out
 }
 
-/// The devices that a gate failed or that had a fault.
+/// The devices that a gate failed, that had a fault, or that a diagnosis names.
 fn is_bad(story: &Story<'_>, device: usize) -> bool {
     let failed = story.verdict.findings.iter().flat_map(|f| &f.places);
     let failed = failed
         .into_iter()
         .any(|o| o.device == Some(device as u32) && o.outcome == Outcome::Failed);
+    let named =
+        story.verdict.diagnoses.iter().any(|d| {
+            d.place.devices.len() <= SUSPECTS && d.place.devices.contains(&(device as u32))
+        });
     let run = story.standing.devices().get(device);
-    failed || run.is_some_and(|r| !r.faults.is_empty() || r.mismatches > 0)
+    failed || named || run.is_some_and(|r| !r.faults.is_empty() || r.mismatches > 0)
 }
 
 fn ink(story: &Story<'_>, device: Option<u32>) -> Ink {

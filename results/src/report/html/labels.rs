@@ -1,5 +1,6 @@
 //! What stands along the time axis: phases and events on top, times below.
 
+use super::super::escape::clean;
 use super::super::svg::{Anchor, Scale, Svg, n, tick_label, time_step_ns};
 use super::super::{Story, facts, words};
 use super::panels::{LEFT, Layers, RIGHT, ROW, WIDTH};
@@ -92,7 +93,7 @@ pub fn phase_rows(story: &Story<'_>, x: &Scale) -> Labels {
     Labels::new(shown.map(label).collect())
 }
 
-/// Faults, wrong results, stops: lines through all panels, named on top.
+/// Faults, wrong results, stops, onsets of named causes: lines through all panels, named on top.
 pub fn mark_rows(story: &Story<'_>, x: &Scale) -> Labels {
     let decisive = |what: &What| {
         matches!(
@@ -114,7 +115,20 @@ pub fn mark_rows(story: &Story<'_>, x: &Scale) -> Labels {
         let text = format!("{owner}{kind}, {}", words::instant(event.at_ns));
         Some((x.inside(event.at_ns as f64), text, "tf", "onset"))
     };
-    Labels::new(events.filter_map(mark).take(MARKS).collect())
+    let onset = |diagnosis: &crate::diagnosis::Diagnosis| {
+        let at_ns = diagnosis.onset_ns?;
+        let place = clean(&diagnosis.place.name);
+        let text = format!(
+            "{place}: {}, {}",
+            diagnosis.cause.name(),
+            words::instant(at_ns)
+        );
+        Some((x.inside(at_ns as f64), text, "tf", "onset"))
+    };
+    let onsets = story.verdict.diagnoses.iter().filter_map(onset);
+    let mut marks: Vec<_> = events.filter_map(mark).chain(onsets).take(MARKS).collect();
+    marks.sort_by(|a, b| a.0.total_cmp(&b.0));
+    Labels::new(marks)
 }
 
 /// Ticks since the start, and the UTC that they count from.

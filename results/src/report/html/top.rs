@@ -12,8 +12,13 @@ pub fn bar(story: &Story<'_>) -> String {
     let banner = words::banner(story).map_or(String::new(), |b| {
         format!("<span class=\"stamp\">{b}</span>")
     });
+    let why = if story.verdict.diagnoses.is_empty() {
+        ""
+    } else {
+        "<a href=\"#why\">Cause</a>"
+    };
     format!(
-        "<header class=\"bar\"><span><b>hallmark</b> acceptance report</span>{banner}<nav><a href=\"#gates\">Gates</a>\
+        "<header class=\"bar\"><span><b>hallmark</b> acceptance report</span>{banner}<nav>{why}<a href=\"#gates\">Gates</a>\
          <a href=\"#course\">Time</a><a href=\"#steps\">Steps</a><a href=\"#devices\">Devices</a>\
          <a href=\"#evidence\">Evidence</a><a href=\"#reading\">How to read</a></nav></header>"
     )

@@ -1,6 +1,7 @@
 //! The verdict of the invented run, by hand.
 
 use super::Sample;
+use crate::diagnosis::{Cause, Diagnosis, Level, Place, Sign, Size};
 use crate::verdict::{Action, Estimate, Finding, NotMeasured, Observed, Outcome, Punch, Verdict};
 use hallmark_profiles::criterion::Criterion;
 use hallmark_profiles::metric::Metric;
@@ -28,7 +29,7 @@ impl Sample {
                 Outcome::Inconclusive => "Nothing was measured.",
             }),
             findings,
-            diagnoses: Vec::new(),
+            diagnoses: self.diagnoses(),
             punch: if self.fault {
                 vec![
                     Punch {
@@ -54,6 +55,27 @@ impl Sample {
             accepts_site: false,
             remarks: vec![self.named("smoke: accepts no site")],
         }
+    }
+
+    fn diagnoses(&self) -> Vec<Diagnosis> {
+        if !self.fault {
+            return Vec::new();
+        }
+        let size = Size {
+            value: -18.0,
+            low: -19.0,
+            high: -17.0,
+            unit: Unit::Percent,
+        };
+        let what = self.named("matmul rate down 18 %");
+        let evidence = vec![Sign::new(Metric::MatmulRate, what).sized(Some(size))];
+        let place = Place {
+            level: Level::Gpu,
+            name: self.named("gpu1"),
+            devices: vec![1],
+        };
+        let slow = Diagnosis::new(Cause::SlowSilicon, place, 0.001, (1, 2), evidence);
+        vec![slow.since(Some(36_000_000_000))]
     }
 
     fn finding(&self, criterion: Criterion) -> Finding {
