@@ -393,6 +393,7 @@ fn criterion(
         _ if relative => Unit::One,
         Statistic::Slope => Unit::PercentPerDay,
         Statistic::Variation => Unit::One,
+        Statistic::Spread => metric.spec().unit.difference(),
         _ => metric.spec().unit,
     };
     for limit in limits.into_iter().flatten() {

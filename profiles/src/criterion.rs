@@ -109,11 +109,13 @@ pub enum Statistic {
     Slope,
     /// Coefficient of variation of the blocks: standard deviation over mean.
     Variation,
+    /// From the first to the last hundredth of the samples, `p99 − p1`: how steady a reading is.
+    Spread,
     /// The metric's own total over the window: a count, a delta of a counter, a duration, a fraction of time.
     Total,
 }
 
-const STATISTICS: &str = "median, mean, min, max, slope, variation, total, p1 to p99.9";
+const STATISTICS: &str = "median, mean, min, max, slope, variation, spread, total, p1 to p99.9";
 
 impl std::fmt::Display for Statistic {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -125,6 +127,7 @@ impl std::fmt::Display for Statistic {
             Self::Min => f.pad("min"),
             Self::Slope => f.pad("slope"),
             Self::Variation => f.pad("variation"),
+            Self::Spread => f.pad("spread"),
             Self::Total => f.pad("total"),
         }
     }
@@ -142,6 +145,7 @@ impl std::str::FromStr for Statistic {
             "min" => Self::Min,
             "slope" => Self::Slope,
             "variation" => Self::Variation,
+            "spread" => Self::Spread,
             "total" => Self::Total,
             _ => {
                 let percent: f64 = text
@@ -179,7 +183,7 @@ impl JsonSchema for Statistic {
         schemars::json_schema!({
             "type": "string",
             "description": "How the samples of a window become one number.",
-            "pattern": "^(median|mean|min|max|slope|variation|total|p[0-9]{1,2}([.][0-9]+)?)$",
+            "pattern": "^(median|mean|min|max|slope|variation|spread|total|p[0-9]{1,2}([.][0-9]+)?)$",
             "examples": ["median", "p99", "p99.9", "total"],
         })
     }
@@ -192,7 +196,7 @@ mod tests {
     #[test]
     fn a_statistic_reads_back_as_written() {
         for text in [
-            "median", "p1", "p5", "p95", "p99", "p99.9", "mean", "max", "slope", "total",
+            "median", "p1", "p5", "p95", "p99", "p99.9", "mean", "max", "slope", "spread", "total",
         ] {
             assert_eq!(text.parse::<Statistic>().unwrap().to_string(), text);
         }

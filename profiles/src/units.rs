@@ -59,6 +59,15 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// The unit of a distance between two values: kelvin between temperatures, otherwise its own.
+    #[must_use]
+    pub const fn difference(self) -> Self {
+        match self {
+            Self::Celsius => Self::Kelvin,
+            own => own,
+        }
+    }
+
     /// Every unit, in the order in which they are listed to people.
     pub const ALL: [Unit; 23] = [
         Unit::One,

@@ -12,7 +12,10 @@ use crate::units::Unit;
 /// What is wrong with a criterion's least rate, if anything.
 pub fn fault(profile: &Profile, criterion: &Criterion) -> Option<String> {
     let least = criterion.at_least?;
-    if matches!(criterion.statistic, Statistic::Slope | Statistic::Variation) {
+    if matches!(
+        criterion.statistic,
+        Statistic::Slope | Statistic::Variation | Statistic::Spread
+    ) {
         return None;
     }
     match criterion.relative_to {

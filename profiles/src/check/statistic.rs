@@ -64,7 +64,10 @@ impl Form {
                 statistic,
                 S::Quantile(_) | S::Mean | S::Min | S::Max | S::Variation
             ),
-            Self::Values => matches!(statistic, S::Quantile(_) | S::Mean | S::Min | S::Max),
+            Self::Values => matches!(
+                statistic,
+                S::Quantile(_) | S::Mean | S::Min | S::Max | S::Spread
+            ),
             Self::Figure | Self::Growth => matches!(statistic, S::Total),
             Self::Lowest => matches!(statistic, S::Min),
             Self::Highest => matches!(statistic, S::Max),
@@ -75,7 +78,7 @@ impl Form {
 
     /// What it is, and the statistics that are known for it.
     const fn known(self) -> (&'static str, &'static str) {
-        const MANY: &str = "median, p1 to p99.9, mean, min, max";
+        const MANY: &str = "median, p1 to p99.9, mean, min, max, spread";
         match self {
             Self::Blocks => (
                 "rates of blocks",
@@ -109,6 +112,11 @@ pub(super) fn fault(criterion: &Criterion) -> Option<String> {
         };
         return Some(format!(
             "criterion `{name}`: {statistic} says nothing of {metric}, which is {what}; known for it: {known}{hint}"
+        ));
+    }
+    if *statistic == Statistic::Spread && criterion.relative_to != Reference::Absolute {
+        return Some(format!(
+            "criterion `{name}`: a spread is a distance in the metric's own unit; leave relative_to out"
         ));
     }
     let many = matches!(form, Form::Blocks | Form::Values);
@@ -178,6 +186,16 @@ mod tests {
             assert!(error.contains(wanted), "{metric} {statistic}: {error}");
             assert!(error.starts_with("my.toml:"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_spread_is_a_distance() {
+        let error = refused("temp_core", "spread", "absolute").unwrap_or_default();
+        assert!(error.ends_with("the unit of temp_core, K"), "{error}");
+        let error = refused("temp_core", "spread", "own_median").unwrap_or_default();
+        assert!(error.contains("leave relative_to out"), "{error}");
+        let error = refused("matmul_rate", "spread", "absolute").unwrap_or_default();
+        assert!(error.contains("rates of blocks; known for it"), "{error}");
     }
 
     #[test]

@@ -249,6 +249,7 @@ fn short_statistic(finding: &Finding) -> String {
         Statistic::Total | Statistic::Min | Statistic::Max => String::new(),
         Statistic::Slope => "slope".to_owned(),
         Statistic::Variation => "variation".to_owned(),
+        Statistic::Spread => "spread".to_owned(),
         other => other.to_string(),
     }
 }

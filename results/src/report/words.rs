@@ -286,6 +286,7 @@ pub fn figure(criterion: &Criterion) -> String {
         Statistic::Min => format!("lowest {name}"),
         Statistic::Slope => format!("slope of {name}"),
         Statistic::Variation => format!("variation of {name}"),
+        Statistic::Spread => format!("spread of {name}"),
         statistic => format!("{statistic} {name}"),
     }
 }

@@ -228,6 +228,9 @@ fn blocks(values: &[f64], statistic: Statistic, confidence: f64) -> Result<Bound
             let i = block_bootstrap(values, confidence, RESAMPLING_SEED, |v| variation(v));
             Ok(two_sided(i.ok_or_else(few)?, n))
         }
+        Statistic::Spread => Err(format!(
+            "{statistic} is taken of single samples, not of blocks"
+        )),
         Statistic::Slope => {
             let points: Vec<_> = values
                 .iter()
@@ -272,9 +275,10 @@ fn of_distribution(
         ));
     }
     let few = || format!("{n} samples are too few for the {statistic}");
+    let quantile = |q: f64, confidence: f64| d.sides_worth(q, confidence, independent);
     match statistic {
         Statistic::Quantile(q) => {
-            let b = d.sides_worth(q, confidence, independent).ok_or_else(few)?;
+            let b = quantile(q, confidence).ok_or_else(few)?;
             Ok(Bounded {
                 value: b.value,
                 low: b.low,
@@ -286,9 +290,46 @@ fn of_distribution(
         Statistic::Max => d.max().map(|v| exact(v, n)).ok_or_else(few),
         // The mean of the very samples of the window is known; nothing is inferred beyond the window.
         Statistic::Mean => d.mean().map(|v| exact(v, n)).ok_or_else(few),
+        Statistic::Spread => {
+            // Each end may err by half of what is allowed (Bonferroni).
+            let half = 1.0 - (1.0 - confidence) / 2.0;
+            let (first, last) = (quantile(0.01, half), quantile(0.99, half));
+            let (first, last) = (first.ok_or_else(few)?, last.ok_or_else(few)?);
+            let between = |from: Option<f64>, to: Option<f64>| Some(to? - from?);
+            Ok(Bounded {
+                value: last.value - first.value,
+                low: between(first.high, last.low).map(|v| v.max(0.0)),
+                high: between(first.low, last.high),
+                samples: n,
+            })
+        }
         Statistic::Total => Ok(exact(d.sum(), n)),
         Statistic::Slope | Statistic::Variation => Err(format!(
             "{statistic} is taken of rates in blocks, not of single samples"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_reaches_between_its_quantiles_and_its_bounds_allow_for_both_ends() {
+        let mut of = Distribution::new(0.001).unwrap();
+        for i in 0..10_000 {
+            assert!(of.record(30.0 + f64::from(i) / 10_000.0));
+        }
+        let evidence = |independent| Evidence::Distribution {
+            of: &of,
+            independent,
+        };
+        let b = evidence(10_000).bounded(Statistic::Spread, 0.95).unwrap();
+        assert!((b.value - 0.98).abs() < 0.01, "{b:?}");
+        let (low, high) = (b.low.unwrap(), b.high.unwrap());
+        assert!(low < b.value && b.value < high && high < 1.0, "{b:?}");
+        // Samples that repeat each other say less of the ends: too few of them, and there is no bound.
+        let few = evidence(50).bounded(Statistic::Spread, 0.95).unwrap();
+        assert_eq!(few.high, None);
     }
 }

@@ -409,6 +409,7 @@ fn unit(criterion: &Criterion) -> Unit {
     match criterion.statistic {
         Statistic::Slope => Unit::PercentPerDay,
         Statistic::Variation => Unit::One,
+        Statistic::Spread => criterion.metric.spec().unit.difference(),
         _ => criterion.metric.spec().unit,
     }
 }

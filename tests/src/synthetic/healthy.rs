@@ -45,6 +45,7 @@ pub fn series(metric: Metric, devices: u32) -> Vec<Told> {
         Metric::PowerRecon => (hall("rack"), 0.8, 0.2),
         Metric::RackDensity => (hall("rack"), 31.8e3, 300.0),
         Metric::FlowPerKw => (hall("rack"), 1.4, 0.02),
+        Metric::CoolantSupply => (hall("cdu"), 30.0, 0.2),
         Metric::CoolantRise => (hall("rack"), 9.0, 0.3),
         Metric::HeatBalance => (hall("cdu"), 1.0, 0.5),
         Metric::Approach => (hall("cdu"), 3.0, 0.2),

@@ -34,6 +34,7 @@ pub fn bad(metric: Metric) -> Option<Bad> {
         Metric::HeatBalance => Bad::Reads(12.0),
         Metric::RackDensity => Bad::Reads(28.0e3),
         Metric::FlowPerKw => Bad::Reads(0.9),
+        Metric::CoolantSupply => Bad::Jumps(4.0),
         Metric::CoolantRise => Bad::Reads(16.0),
         Metric::Approach => Bad::Reads(8.0),
         Metric::DewMargin => Bad::Reads(0.5),

@@ -5,6 +5,7 @@
 use super::super::escape::{clean, xml};
 use super::super::{Story, words};
 use crate::diagnosis::{Diagnosis, Sign};
+use hallmark_profiles::units::Unit;
 
 /// Causes told; more are counted.
 const TOLD: usize = 8;
@@ -53,7 +54,12 @@ fn row(diagnosis: &Diagnosis) -> String {
 /// A sign as it is said; its bounds where it was estimated.
 fn sign(sign: &Sign) -> String {
     let bounds = sign.size.map_or_else(String::new, |s| {
-        let say = |v: f64| xml(&words::value(v, sign.metric, s.unit));
+        // A change is a share of what was before; a share itself is told as it is.
+        let (times, unit) = match s.unit {
+            Unit::One if sign.metric.spec().unit != Unit::One => (100.0, Unit::Percent),
+            own => (1.0, own),
+        };
+        let say = |v: f64| xml(&words::value(times * v, sign.metric, unit));
         format!("<i>{} to {}</i>", say(s.low), say(s.high))
     });
     format!("<span>{}{bounds}</span>", xml(&clean(&sign.what)))

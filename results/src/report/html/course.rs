@@ -187,10 +187,10 @@ fn is_bad(story: &Story<'_>, device: usize) -> bool {
     let failed = failed
         .into_iter()
         .any(|o| o.device == Some(device as u32) && o.outcome == Outcome::Failed);
-    let named =
-        story.verdict.diagnoses.iter().any(|d| {
-            d.place.devices.len() <= SUSPECTS && d.place.devices.contains(&(device as u32))
-        });
+    // A cause that all share tells none of them from the others.
+    let few = SUSPECTS.min(story.standing.devices().len().saturating_sub(1));
+    let mut causes = story.verdict.diagnoses.iter().map(|d| &d.place.devices);
+    let named = causes.any(|at| at.len() <= few && at.contains(&(device as u32)));
     let run = story.standing.devices().get(device);
     failed || named || run.is_some_and(|r| !r.faults.is_empty() || r.mismatches > 0)
 }
@@ -444,6 +444,7 @@ fn limits(story: &Story<'_>, metric: Metric) -> Vec<(f64, String)> {
     let findings = story.verdict.findings.iter();
     findings
         .filter(|f| f.criterion.metric == metric && f.criterion.relative_to == Reference::Absolute)
+        .filter(|f| f.unit == metric.spec().unit)
         .flat_map(|f| f.at_least.into_iter().chain(f.at_most))
         .map(|limit| {
             (

@@ -62,10 +62,10 @@ impl Sample {
             return Vec::new();
         }
         let size = Size {
-            value: -18.0,
-            low: -19.0,
-            high: -17.0,
-            unit: Unit::Percent,
+            value: -0.18,
+            low: -0.19,
+            high: -0.17,
+            unit: Unit::One,
         };
         let what = self.named("matmul rate down 18 %");
         let evidence = vec![Sign::new(Metric::MatmulRate, what).sized(Some(size))];
