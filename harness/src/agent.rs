@@ -1,7 +1,8 @@
 //! The agent of one node: it joins a run, starts a worker for each device and reads the node's sensors, as a run on one
 //! machine does, and reports all of it to the controller.
 //!
-//! It decides nothing about the load. Every report is in the node's log before it is sent. It ends with its workers when
+//! It decides nothing about the load. Every report is in the node's log before it is sent, and an agent that is started in
+//! a killed one's place goes on with that log: what was not acknowledged is sent, sensors are read on. It ends with its workers when
 //! it is told to, refused, left without a controller for a minute, or orphaned by its launcher.
 
 pub(crate) mod dial;
@@ -67,13 +68,14 @@ pub fn join(args: &Agent) -> Result<Exit, Failure> {
     let sensors = sensors::open(&sources).map_err(Failure::usage)?;
     let id = getrandom::u64().map_err(Failure::broken)?;
     let log = Log::open(&invitation.folder, id.max(1)).map_err(Failure::broken)?;
+    let last = log.last();
     let claim = Claim {
         version: VERSION,
         hallmark_version: env!("CARGO_PKG_VERSION").to_owned(),
         node: invitation.node.clone(),
         pass: Pass::Token(invitation.token.clone()),
         log: log.id(),
-        last: log.last(),
+        last,
         task: 0,
         pid: std::process::id(),
         host: topology::host(),
@@ -100,6 +102,7 @@ pub fn join(args: &Agent) -> Result<Exit, Failure> {
         sensors: Some(sensors),
         inlet,
         inbox,
+        again: last > 0,
         first: 0,
         fleet: None,
         probes: None,
@@ -154,6 +157,8 @@ struct Node {
     sensors: Option<Sensors>,
     inlet: Inlet,
     inbox: Receiver<Input>,
+    /// An agent before this one has told what it found.
+    again: bool,
     /// Number in the whole plan of the first device.
     first: u32,
     fleet: Option<Fleet>,
@@ -301,7 +306,8 @@ impl Node {
             let told = self.said(Input::Table(table));
             told.map_or(Ok(()), |said| self.say(said))?;
         }
-        for (device, what) in layout.events {
+        let told = layout.events.into_iter().filter(|_| !self.again);
+        for (device, what) in told {
             let told = self.said(Input::Event(what, device));
             told.map_or(Ok(()), |said| self.say(said))?;
         }

@@ -63,6 +63,10 @@ pub enum Command {
     Resume(Resume),
     /// Close a run that was cut off with what is on disk, and judge it
     Seal(Seal),
+    /// Show how a run fares, or how it ended: hall, racks, nodes
+    Status(Status),
+    /// End a run in good order, wherever it was started from
+    Stop(Stop),
     /// Play faults on a simulated hall, and tell what a profile would find of them
     Rehearse(Rehearse),
     /// Show devices, engines and sensors; for each thing absent, why and how to get it
@@ -78,7 +82,7 @@ pub enum Command {
     /// List, show and check profiles, or print their schema
     #[command(subcommand)]
     Profiles(Profiles),
-    /// Check a site file, or print its schema
+    /// Write or check a site file, or print its schema
     #[command(subcommand)]
     Site(Site),
     /// Print completions for a shell
@@ -146,6 +150,9 @@ pub struct Run {
     /// Load all nodes of the hall that this site file describes, and judge them together
     #[arg(long, value_name = "FILE")]
     pub site: Option<PathBuf>,
+    /// Let nodes of the site be processes of one machine, to try a hall out; accepts no site
+    #[arg(long, requires = "site")]
+    pub rehearsal: bool,
     /// Read series from this CSV file beside the sensors; marks the record as replayed
     #[arg(long, value_name = "FILE")]
     pub replay: Vec<PathBuf>,
@@ -186,6 +193,19 @@ impl Cuda {
     /// How long its driver is waited for.
     pub fn patience(&self) -> Duration {
         self.cuda_patience.duration()
+    }
+
+    /// As a command line says it to another process.
+    pub fn arguments(&self) -> Vec<String> {
+        let folder = self.cuda_lib_path.iter();
+        let folder = folder.flat_map(|f| ["--cuda-lib-path".to_owned(), f.display().to_string()]);
+        let matmul = self.cuda_matmul.to_possible_value();
+        let matmul = matmul.map_or_else(String::new, |v| v.get_name().to_owned());
+        let rest = [
+            format!("--cuda-matmul={matmul}"),
+            format!("--cuda-patience={}", self.cuda_patience),
+        ];
+        folder.chain(rest).collect()
     }
 
     /// As the engines take it.
@@ -234,6 +254,21 @@ pub struct Resume {
 pub struct Seal {
     /// Folder of the run, e.g. runs/20260302-060000-smoke
     pub run: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Folder of the run, e.g. runs/20260302-060000-smoke
+    pub run: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// Folder of the run, e.g. runs/20260302-060000-smoke
+    pub run: PathBuf,
+    /// End it at once, without ramping the load down
+    #[arg(long)]
+    pub now: bool,
 }
 
 /// What `prove` can show of a device.
@@ -381,13 +416,55 @@ pub enum Profiles {
 
 #[derive(Debug, Subcommand)]
 pub enum Site {
-    /// Check a site file without running anything
+    /// Write a site file from what a launcher reports
+    Init(SiteInit),
+    /// Check a site file without running anything; exits 1 where it differs from what its launcher reports
     Check {
         /// Path of a .toml file
         site: PathBuf,
     },
     /// Print the JSON Schema of site files, for editors
     Schema,
+}
+
+/// Whom to ask for the nodes of a hall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Asked {
+    Local,
+    Slurm,
+}
+
+/// What no launcher knows has to be said.
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "hallmark site init --launcher <WHOM> --name <NAME> --country <COUNTRY> --region <REGION>\n         \
+                      --hall <HALL> --contract-power <POWER> [OPTIONS]"
+)]
+pub struct SiteInit {
+    /// Ask for the nodes: slurm, or local for this machine alone
+    #[arg(long, value_enum, value_name = "WHOM", hide_possible_values = true)]
+    pub launcher: Asked,
+    /// Name the site as contracts call it
+    #[arg(long)]
+    pub name: String,
+    /// Name the country by two capital letters of ISO 3166-1, e.g. NO
+    #[arg(long)]
+    pub country: String,
+    /// Name the region within the country, or your own
+    #[arg(long)]
+    pub region: String,
+    /// Name the hall within the site
+    #[arg(long)]
+    pub hall: String,
+    /// Give each rack this power, e.g. "40.8 kW"
+    #[arg(long, value_name = "POWER")]
+    pub contract_power: String,
+    /// Take the nodes of this partition of Slurm alone
+    #[arg(long, value_name = "NAME")]
+    pub partition: Option<String>,
+    /// Write to this new file instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What each command does, one line each.
 
+pub mod batch;
 pub mod hall;
 pub mod inspect;
 pub mod load;
@@ -9,10 +10,13 @@ pub mod publish;
 pub mod record;
 pub mod rehearse;
 pub mod site;
+pub mod status;
+pub mod stop;
 
 use crate::cli::{Cli, Command};
 use crate::exit::{Exit, Failure};
 use clap::CommandFactory;
+use std::path::{Path, PathBuf};
 
 /// Carries a command out.
 ///
@@ -23,6 +27,8 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
         Command::Run(args) => load::run(&args),
         Command::Resume(args) => load::resume(&args),
         Command::Seal(args) => record::seal(&args.run),
+        Command::Status(args) => status::status(&args.run),
+        Command::Stop(args) => stop::stop(&args),
         Command::Rehearse(args) => rehearse::rehearse(&args),
         Command::Inspect(args) => inspect::inspect(&args),
         Command::Prove(args) => prove::prove(&args),
@@ -47,6 +53,14 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
             Ok(Exit::Accepted)
         }
     }
+}
+
+/// A file of a run that lies beside its folder, where nothing but the record may lie.
+fn beside(folder: &Path, ending: &str) -> PathBuf {
+    // `runs/x/` and `runs/x` are one folder.
+    let mut name = folder.components().as_path().as_os_str().to_owned();
+    name.push(ending);
+    PathBuf::from(name)
 }
 
 /// Prints to standard output. A reader that has gone away, such as `head`, is no error.

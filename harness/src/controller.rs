@@ -15,10 +15,11 @@ use crate::protocol::{FromWorker, ToWorker};
 use crate::run::Input;
 use crate::shell::fleet::{Origin, Progress, Workers};
 use crate::shell::inbox::Inlet;
+use crate::topology;
 use desk::Desk;
 use hall::{Hall, NODE_SILENCE_NS, REACHED_NS};
 use hallmark_profiles::site::LoadedSite;
-use hallmark_results::frame::FaultKind;
+use hallmark_results::frame::{FaultKind, What};
 use hallmark_results::plan::Plan;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -39,8 +40,11 @@ pub trait Launched {
     /// Nodes whose agent has ended since the last call, and how.
     fn ended(&mut self) -> Vec<(usize, String)>;
 
-    /// Waits up to `patience` for all to end, then kills what is left.
-    fn end(&mut self, patience: Duration);
+    /// Starts the agent of a node, which has ended, once more under a new invitation; whether it could.
+    fn again(&mut self, node: usize, credentials: Credentials, token: String) -> bool;
+
+    /// Waits up to `patience` for all to end, then kills what is left; whether nothing was.
+    fn end(&mut self, patience: Duration) -> bool;
 }
 
 /// The agents of a run, as whoever drives its devices.
@@ -65,6 +69,8 @@ pub struct Controller {
 struct State {
     /// Its agent has ended, or was never heard again.
     given_up: bool,
+    /// Its agent was started once more.
+    again: bool,
 }
 
 impl Controller {
@@ -84,7 +90,7 @@ impl Controller {
         let authority = Authority::new(run).map_err(Failure::broken)?;
         let credentials = authority.controller().map_err(Failure::broken)?;
         let stop = Arc::new(Notify::new());
-        let address = desk::serve(&desk, &site.site.address, &credentials, Arc::clone(&stop))
+        let address = desk::serve(&desk, site.site.address(), &credentials, Arc::clone(&stop))
             .map_err(Failure::usage)?;
         Ok(Self {
             desk,
@@ -101,9 +107,12 @@ impl Controller {
         })
     }
 
-    /// Where agents reach it.
-    pub const fn address(&self) -> SocketAddr {
-        self.address
+    /// Where agents reach it: by the machine's name where it listens at all addresses.
+    pub fn address(&self) -> String {
+        match self.address.ip().is_unspecified() {
+            true => format!("{}:{}", topology::host().name, self.address.port()),
+            false => self.address.to_string(),
+        }
     }
 
     /// What one agent of a node needs to join: credentials and a token of its own.
@@ -225,6 +234,26 @@ impl Controller {
         }
     }
 
+    /// An agent that ended under load is started once more, for what its log still holds and for its sensors; what it
+    /// drove stays lost.
+    fn start_again(&mut self, node: usize, inputs: &mut Vec<Input>) {
+        let ended = self.desk.is_finishing() || self.devices[node].is_empty();
+        if ended || std::mem::replace(&mut self.nodes[node].again, true) {
+            return;
+        }
+        let Ok((credentials, token)) = self.invite(node) else {
+            return;
+        };
+        let launched = self.launched.as_mut();
+        if launched.is_some_and(|l| l.again(node, credentials, token)) {
+            let what = format!(
+                "the agent of node `{}` is started once more: its log and its sensors go on, its devices stay lost",
+                self.names[node]
+            );
+            inputs.push(Input::Event(What::Decision { what }, None));
+        }
+    }
+
     /// What the record now holds for good is acknowledged.
     fn acknowledge(&mut self, durable: u64) {
         let mut told = Vec::new();
@@ -278,7 +307,9 @@ impl Handle {
                 devices,
                 ..plan.clone()
             });
-            self.desk.hall().task(node, Task::Sense { plan, epoch_ns });
+            let task = Task::Sense { plan, epoch_ns };
+            self.desk.places()[node].sense = Some(task.clone());
+            self.desk.hall().task(node, task);
             self.desk.wake(node);
         }
     }
@@ -310,6 +341,7 @@ impl Workers for Controller {
         for (node, how) in ended {
             let why = format!("the agent of node `{}` ended: {how}", self.names[node]);
             self.give_up(node, FaultKind::WorkerDied, &why, &mut inputs);
+            self.start_again(node, &mut inputs);
         }
         let now_ns = clock::monotonic_ns();
         if now_ns.saturating_sub(std::mem::replace(&mut self.turned_ns, now_ns)) > STILL_NS {
@@ -337,6 +369,7 @@ impl Workers for Controller {
     }
 
     fn finish(&mut self) -> u64 {
+        self.desk.finish();
         for node in 0..self.names.len() {
             // A node that was given up and is reached again is also told to end its work.
             self.desk.hall().task(node, Task::Finish);

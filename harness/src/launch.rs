@@ -4,11 +4,32 @@
 
 pub mod agents;
 pub mod local;
+pub mod slurm;
 pub mod ssh;
 
+use crate::controller::Controller;
 use crate::protocol::authority::Credentials;
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// What every launcher works from.
+pub struct Hall<'a> {
+    pub controller: &'a Controller,
+    pub nodes: &'a [&'a str],
+    /// Gets a folder for each node.
+    pub logs: &'a Path,
+    /// This program, which lies under the same path on every node.
+    pub program: &'a Path,
+    /// What it is to do there: `agent`, and its options.
+    pub arguments: &'a [String],
+    /// Nodes may be processes of one machine.
+    pub rehearsal: bool,
+}
+
+/// One word to a shell, whatever is in it.
+pub fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
 
 /// What an agent needs to join a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -7,13 +7,16 @@
 use crate::error::SiteError;
 use crate::inventory::{DEVICES_MAX, Inventory};
 use crate::profile::{digest, line_at, plainly};
-use crate::quantity::Quantity;
+use crate::quantity::{Quantity, Time};
 use crate::sku::Skus;
 use crate::units::Unit;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 mod nodes;
+
+pub use nodes::rows;
 
 /// The version of the site format that this build reads.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -40,9 +43,13 @@ pub struct Site {
     pub hall: String,
     /// What starts the agents on the nodes.
     pub launcher: Launcher,
-    /// Address that the controller listens at and the nodes reach it by, e.g. "10.0.0.5:7400"; port 0 takes a free one.
-    #[serde(default = "Site::default_address")]
-    pub address: String,
+    /// How jobs are asked for, with the launcher `slurm`.
+    #[serde(default)]
+    pub slurm: Slurm,
+    /// Address that the controller listens at and the nodes reach it by, e.g. "10.0.0.5:7400"; port 0 takes a free one,
+    /// and 0.0.0.0 stands for its machine's host name, which is what the launcher `slurm` takes by itself.
+    #[serde(default)]
+    pub address: Option<String>,
     /// What every node must hold that has no exception of its own.
     pub devices: Expected,
     #[serde(rename = "rack")]
@@ -58,12 +65,27 @@ pub struct Site {
 pub enum Launcher {
     /// As processes of the controller's own machine, which divide its processor cores: to rehearse a hall.
     Local,
-    /// `srun`, inside an allocation.
+    /// Slurm: `srun` inside an allocation, and a job that is submitted with `sbatch` outside.
     Slurm,
     /// The system's `ssh`, one connection for each node.
     Ssh,
     /// The operator, e.g. with `mpirun`: the run waits for agents to join.
     Manual,
+}
+
+/// How a job is asked for; what is not said is left to the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Slurm {
+    /// Partition that holds all nodes of the hall.
+    #[serde(default)]
+    pub partition: Option<String>,
+    /// Account that the job is charged to.
+    #[serde(default)]
+    pub account: Option<String>,
+    /// The job's time limit, at least 10 min; two minutes before it the run is ended in good order.
+    #[serde(default)]
+    pub time_limit: Option<Time>,
 }
 
 /// The devices of one node.
@@ -122,8 +144,14 @@ pub struct LoadedSite {
 }
 
 impl Site {
-    fn default_address() -> String {
-        "127.0.0.1:0".to_owned()
+    /// Where the controller listens, host:port: on this machine alone unless the file or the launcher say otherwise.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        let usual = match self.launcher {
+            Launcher::Slurm => "0.0.0.0:0",
+            Launcher::Local | Launcher::Ssh | Launcher::Manual => "127.0.0.1:0",
+        };
+        self.address.as_deref().unwrap_or(usual)
     }
 }
 
@@ -284,15 +312,48 @@ fn whereabouts(site: &Site) -> Result<(), Fault> {
         );
         return Err(fault("country", what));
     }
-    let port = site.address.rsplit_once(':');
+    let port = site.address().rsplit_once(':');
     if port.is_none_or(|(host, port)| host.is_empty() || port.parse::<u16>().is_err()) {
         let what = format!(
             "address `{}` must be host:port, e.g. \"10.0.0.5:7400\"",
-            site.address
+            site.address()
         );
         return Err(fault("address", what));
     }
-    Ok(())
+    match wrong_job(site) {
+        Some(what) => Err(within("[slurm]", 0, "", what)),
+        None => Ok(()),
+    }
+}
+
+/// What of `[slurm]` cannot be.
+fn wrong_job(site: &Site) -> Option<String> {
+    /// Less leaves no run before it is ended in good order.
+    const SHORTEST: Duration = Duration::from_secs(600);
+    let Slurm {
+        partition,
+        account,
+        time_limit,
+    } = &site.slurm;
+    if site.launcher != Launcher::Slurm && site.slurm != Slurm::default() {
+        return Some("these are for the launcher `slurm` alone".to_owned());
+    }
+    for (key, value) in [("partition", partition), ("account", account)] {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        // They stand in lines that a shell and Slurm read.
+        let is_word = |v: &String| {
+            !v.is_empty() && v.len() <= NAME_MAX && !v.starts_with('-') && v.bytes().all(plain)
+        };
+        if value.as_ref().is_some_and(|v| !is_word(v)) {
+            return Some(format!(
+                "{key} must be 1 to {NAME_MAX} letters, digits, `-`, `_` and `.`"
+            ));
+        }
+    }
+    if time_limit.is_some_and(|t| t.duration() < SHORTEST) {
+        return Some("time_limit must be at least 10 min".to_owned());
+    }
+    None
 }
 
 fn exceptions(site: &Site, nodes: &[(String, usize)]) -> Result<(), Fault> {

@@ -80,6 +80,39 @@ pub struct HallRun {
     keep: tempfile::TempDir,
 }
 
+/// How a hall is started; the default is a hall of one node by the launcher `local`.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup<'a> {
+    pub launcher: &'a str,
+    /// Folder in which the launcher's program is looked for first.
+    pub programs: Option<&'a Path>,
+    pub environment: &'a [(&'a str, &'a Path)],
+    pub arguments: &'a [&'a str],
+    /// Nodes n1, n2, …
+    pub nodes: usize,
+    /// Devices that each is to have.
+    pub devices: usize,
+    /// Seconds of load.
+    pub seconds: u32,
+    /// A built-in profile instead.
+    pub profile: Option<&'a str>,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self {
+            launcher: "local",
+            programs: None,
+            environment: &[],
+            arguments: &[],
+            nodes: 1,
+            devices: 1,
+            seconds: 3,
+            profile: None,
+        }
+    }
+}
+
 impl HallRun {
     /// Starts a run over nodes n1 to n`nodes`, of which each is to have `devices`, for `seconds` of load.
     ///
@@ -87,21 +120,27 @@ impl HallRun {
     /// It cannot be started.
     #[must_use]
     pub fn start(nodes: usize, devices: usize, seconds: u32) -> Self {
-        Self::launched("local", None, nodes, devices, seconds)
+        Self::launched(&Setup {
+            nodes,
+            devices,
+            seconds,
+            ..Setup::default()
+        })
     }
 
-    /// The same by another launcher, whose program is looked for in `programs` first.
+    /// Starts a run.
     ///
     /// # Panics
     /// It cannot be started.
     #[must_use]
-    pub fn launched(
-        launcher: &str,
-        programs: Option<&Path>,
-        nodes: usize,
-        devices: usize,
-        seconds: u32,
-    ) -> Self {
+    pub fn launched(setup: &Setup) -> Self {
+        let Setup {
+            launcher,
+            nodes,
+            devices,
+            seconds,
+            ..
+        } = setup;
         let keep = tempfile::Builder::new()
             .prefix("hallmark-hall-")
             .tempdir()
@@ -125,17 +164,19 @@ impl HallRun {
         );
         let folder = keep.path().join("run");
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = programs.into_iter().map(Path::to_path_buf);
+        let folders = setup.programs.into_iter().map(Path::to_path_buf);
         let path = std::env::join_paths(folders.chain(std::env::split_paths(&path)));
         let child = Command::new(program::binary())
             .env("PATH", path.expect("folders without a colon"))
+            .envs(setup.environment.iter().copied())
             .args(["run", "--ui", "plain", "--site"])
             .arg(site)
             .arg("--out")
             .arg(&folder)
-            .arg(profile)
+            .args(setup.arguments)
+            .arg(setup.profile.map_or(profile, PathBuf::from))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(fs::File::create(keep.path().join("stdout")).expect("a file can be made"))
             .stderr(fs::File::create(keep.path().join("stderr")).expect("a file can be made"))
             .spawn()
             .expect("the program can be started");
@@ -144,6 +185,12 @@ impl HallRun {
             folder,
             keep,
         }
+    }
+
+    /// What it said on standard output.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(self.keep.path().join("stdout")).unwrap_or_default()
     }
 
     /// What it said on standard error.

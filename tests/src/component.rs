@@ -38,17 +38,20 @@ pub enum Component {
     Compiler,
     /// The pinned compilers that make PTX and cubins, in the folder where `kernels/cuda/build.py` puts them.
     CudaTools,
+    /// Slurm's daemons and programs, and munge, of which a test starts its own.
+    Slurm,
     /// DuckDB, Spark with a Java runtime, and a store that speaks S3, where `tests/lake/engines.py` puts them.
     LakeTools,
 }
 
 impl Component {
-    pub const ALL: [Component; 6] = [
+    pub const ALL: [Component; 7] = [
         Self::Vulkan,
         Self::Chromium,
         Self::Tmux,
         Self::Compiler,
         Self::CudaTools,
+        Self::Slurm,
         Self::LakeTools,
     ];
 
@@ -61,6 +64,7 @@ impl Component {
             Self::Tmux => program(&["tmux"]),
             Self::Compiler => program(&["g++", "clang++"]),
             Self::CudaTools => pinned("kernels/cuda/build.py", "target/cuda-tools"),
+            Self::Slurm => slurm(),
             Self::LakeTools => pinned("tests/lake/engines.py", "target/lake-tools"),
         }
     }
@@ -76,6 +80,7 @@ impl Component {
             Self::CudaTools => {
                 "python3 python3-pip, then run `python3 kernels/cuda/build.py install`"
             }
+            Self::Slurm => "slurmctld slurmd slurm-client munge, and run the tests as root",
             Self::LakeTools => {
                 "python3 python3-pip openjdk-17-jre-headless, then run `python3 tests/lake/engines.py install`"
             }
@@ -126,6 +131,25 @@ fn program(names: &[&str]) -> Option<PathBuf> {
         .iter()
         .flat_map(|name| std::env::split_paths(&folders).map(move |folder| folder.join(name)));
     candidates.into_iter().find(|path| path.is_file())
+}
+
+/// Slurm's controller, if all of Slurm is here and its daemons may be started.
+fn slurm() -> Option<PathBuf> {
+    // Daemons of a user's own cannot make the device files of their GPUs.
+    let own = std::fs::metadata("/proc/self").ok()?;
+    let is_root = std::os::unix::fs::MetadataExt::uid(&own) == 0;
+    let all = ["munged", "slurmd", "sbatch", "srun", "scancel", "scontrol"];
+    let here = all.iter().all(|name| of_system(name).is_some());
+    of_system("slurmctld").filter(|_| is_root && here)
+}
+
+/// A daemon's program, which an ordinary user's path may lack.
+fn of_system(name: &str) -> Option<PathBuf> {
+    let there = Path::new("/usr/sbin").join(name);
+    there
+        .is_file()
+        .then_some(there)
+        .or_else(|| program(&[name]))
 }
 
 /// The folder of pinned packages, if the script that knows them finds each there in its version.

@@ -17,6 +17,7 @@ pub mod hall;
 pub mod hostile;
 pub mod program;
 pub mod scenarios;
+pub mod slurm;
 pub mod staged;
 pub mod synthetic;
 pub mod tidy;

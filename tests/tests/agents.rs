@@ -10,7 +10,7 @@ use hallmark_results::frame::{Ending, Event, FaultKind, Frame, What};
 use hallmark_results::standing::Standing;
 use hallmark_results::store::read;
 use hallmark_results::verdict::{Outcome, judge};
-use hallmark_tests::agents::{HallRun, is_alive, signal};
+use hallmark_tests::agents::{HallRun, Setup, is_alive, signal};
 use hallmark_tests::program;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -149,6 +149,15 @@ fn a_killed_agent_is_its_nodes_fault_and_the_others_go_on() {
         );
     }
     whole_and_once(&run.folder);
+    // Its agent is started once more: its log is handed over whole, and its sensors go on in the tables that they had.
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    let again =
+        |e: &&Event| matches!(&e.what, What::Decision { what } if what.contains("once more"));
+    assert_eq!(standing.events().iter().filter(again).count(), 1);
+    let tables = standing.tables().iter();
+    let host: Vec<_> = tables.filter(|t| t.table.name == "2-n2-host").collect();
+    assert_eq!(host.len(), 1);
+    assert!(host[0].last_ns.unwrap() > at_ns + 3 * SECOND);
 }
 
 #[test]
@@ -217,7 +226,12 @@ fn over_ssh_a_machine_that_two_nodes_lead_to_is_one_node_and_the_other_is_missin
     let script = "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done\nexec sh -c \"$3\"\n";
     std::fs::write(&ssh, script).unwrap();
     std::fs::set_permissions(&ssh, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let mut run = HallRun::launched("ssh", Some(programs.path()), 2, 1, 4);
+    let mut run = HallRun::launched(&Setup {
+        launcher: "ssh",
+        programs: Some(programs.path()),
+        nodes: 2,
+        ..Setup::default()
+    });
     let (code, standing) = run.end();
     assert_eq!(code, 1);
     let nodes: BTreeSet<&str> = standing

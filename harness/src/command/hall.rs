@@ -9,7 +9,7 @@ use crate::clock::{self, RunClock};
 use crate::command::record;
 use crate::controller::Controller;
 use crate::exit::{Exit, Failure};
-use crate::launch::{local, ssh};
+use crate::launch::{self, local, slurm, ssh};
 use crate::plan::{self, hall};
 use crate::protocol::link::Claim;
 use crate::run::Input;
@@ -20,7 +20,8 @@ use crate::topology;
 use hallmark_kernels::device::DeviceInfo;
 use hallmark_profiles::profile::Loaded;
 use hallmark_profiles::site::{self, Launcher, LoadedSite};
-use hallmark_results::frame::{FORMAT_VERSION, FaultKind, Frame, Opened, What};
+use hallmark_results::frame::{FORMAT_VERSION, FaultKind, Frame, Host, Opened, What};
+use hallmark_results::plan::Plan;
 use hallmark_results::standing::Standing;
 use std::ops::Range;
 use std::path::Path;
@@ -33,8 +34,12 @@ const GATHER_NS: u64 = 90_000_000_000;
 /// # Errors
 /// [`Failure`]: exit 2 before anything was written, 4 where the run itself broke.
 pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
-    let site = site::load(&site.to_string_lossy()).map_err(Failure::usage)?;
+    let path = site;
+    let site = site::load(&path.to_string_lossy()).map_err(Failure::usage)?;
     refuse(args, &site)?;
+    if site.site.launcher == Launcher::Slurm && slurm::allocation().is_none() {
+        return super::batch::run(args, path, &site, &folder(args, &loaded.profile.name)?);
+    }
     let host = topology::host();
     let mut settings = settings(args, &host.name)?;
     let folder = folder(args, &loaded.profile.name)?;
@@ -44,18 +49,22 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
     let run_id = folder
         .file_name()
         .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    let mut controller = Controller::start(&site, &run_id, is_rehearsal(&site), &inlet)?;
+    let mut controller = Controller::start(&site, &run_id, is_rehearsal(args, &site), &inlet)?;
     // Before the agents: a run that cannot keep a record loads nobody.
     let journal = create(&folder)?;
+    super::stop::watch(&folder, &inlet);
     let undo = |_: &Failure| forget(&folder);
     let interrupted = || {
         inbox
             .try_iter()
             .any(|i| matches!(i, Input::Interrupt | Input::Cut))
     };
+    if is_rehearsal(args, &site) {
+        view.note("a rehearsal: nodes may be processes of one machine, and no site is accepted");
+    }
     view.note(&format!("waiting for {} nodes", site.nodes().count()));
     let (joined, devices, claims) =
-        assemble(&site, &mut controller, &folder, interrupted).inspect_err(undo)?;
+        assemble(args, &site, &mut controller, &folder, interrupted).inspect_err(undo)?;
     let clock = RunClock::start();
     view.note(&format!("opening {} devices", devices.len()));
     let asked = Asked {
@@ -70,24 +79,13 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
         .iter()
         .map(|j| j.clone().unwrap_or_default())
         .collect();
-    settings.hall = Some(hall::Hall::new(&site, &of_nodes));
+    settings.hall = Some(hall::Hall::new(&site, args.rehearsal, &of_nodes));
     let devices = merge(&devices, &crew);
     let planned = plan::make(loaded, &devices, &settings).map_err(Failure::usage);
     let plan = planned.inspect_err(undo)?;
     view.note("preparing steps and testing the audit");
     let prepared = crew.prepare(&plan, clock).inspect_err(undo)?;
-    let opened = Opened {
-        format_version: FORMAT_VERSION,
-        run_id,
-        hallmark_version: env!("CARGO_PKG_VERSION").to_owned(),
-        utc_start: clock::utc_of_start(clock),
-        clock: clock::clock_state(),
-        host,
-        remark: args.remark.clone(),
-        plan_digest: plan.digest(),
-        plan,
-    };
-    let opened = Frame::Opened(Box::new(opened));
+    let opened = opened(args, run_id, host, clock, plan);
     let standing = Standing::open(&opened).map_err(Failure::broken)?;
     let pen = Pen::start(journal, crew.inputs.clone());
     pen.write(opened);
@@ -113,8 +111,24 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
     record::conclude(&folder, &standing, pen, view.as_mut())
 }
 
-fn is_rehearsal(site: &LoadedSite) -> bool {
-    site.site.launcher == Launcher::Local
+/// The record's first frame.
+fn opened(args: &Run, run_id: String, host: Host, clock: RunClock, plan: Plan) -> Frame {
+    Frame::Opened(Box::new(Opened {
+        format_version: FORMAT_VERSION,
+        run_id,
+        hallmark_version: env!("CARGO_PKG_VERSION").to_owned(),
+        utc_start: clock::utc_of_start(clock),
+        clock: clock::clock_state(),
+        host,
+        remark: args.remark.clone(),
+        plan_digest: plan.digest(),
+        plan,
+    }))
+}
+
+/// Whether nodes may be processes of one machine; then no site is ever accepted.
+fn is_rehearsal(args: &Run, site: &LoadedSite) -> bool {
+    args.rehearsal || site.site.launcher == Launcher::Local
 }
 
 /// What a run on one machine may be asked for and a hall's cannot, so that nothing is passed over in silence.
@@ -135,23 +149,39 @@ fn refuse(args: &Run, site: &LoadedSite) -> Result<(), Failure> {
         return given("--replay", "only the nodes' own sensors are read");
     }
     match site.site.launcher {
-        Launcher::Local | Launcher::Ssh => Ok(()),
-        Launcher::Slurm | Launcher::Manual => Err(Failure::usage(format!(
-            "{}: this build starts agents by the launchers `local` and `ssh` alone",
+        Launcher::Local | Launcher::Ssh | Launcher::Slurm => Ok(()),
+        Launcher::Manual => Err(Failure::usage(format!(
+            "{}: this build starts agents by the launchers `local`, `slurm` and `ssh` alone",
             site.origin
         ))),
     }
 }
 
-fn launch(site: &LoadedSite, controller: &mut Controller, folder: &Path) -> Result<(), Failure> {
+fn launch(
+    args: &Run,
+    site: &LoadedSite,
+    controller: &mut Controller,
+    folder: &Path,
+) -> Result<(), Failure> {
+    let program = std::env::current_exe().map_err(Failure::broken)?;
     let nodes: Vec<&str> = site.nodes().map(|n| n.name).collect();
-    let logs = folder.join("nodes");
-    let agents = match site.site.launcher {
-        Launcher::Ssh => ssh::start(controller, &nodes, &logs)?,
-        // The others were refused.
-        _ => local::start(controller, &nodes, &topology::cores(), &logs)?,
+    let mut arguments = vec!["agent".to_owned()];
+    arguments.extend(args.cuda.arguments());
+    let hall = launch::Hall {
+        controller,
+        nodes: &nodes,
+        logs: &folder.join("nodes"),
+        program: &program,
+        arguments: &arguments,
+        rehearsal: is_rehearsal(args, site),
     };
-    controller.attend(Box::new(agents));
+    let agents = match site.site.launcher {
+        Launcher::Ssh => ssh::start(&hall)?,
+        Launcher::Slurm => slurm::start(&hall)?,
+        // The other was refused.
+        _ => local::start(&hall)?,
+    };
+    controller.attend(agents);
     Ok(())
 }
 
@@ -164,12 +194,13 @@ type Gathered = (
 
 /// Starts the agents and waits for them.
 fn assemble(
+    args: &Run,
     site: &LoadedSite,
     controller: &mut Controller,
     folder: &Path,
     interrupted: impl FnMut() -> bool,
 ) -> Result<Gathered, Failure> {
-    launch(site, controller, folder)?;
+    launch(args, site, controller, folder)?;
     controller.gather(GATHER_NS, interrupted)?;
     gathered(site, controller)
 }

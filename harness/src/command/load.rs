@@ -71,6 +71,7 @@ pub fn run(args: &Run) -> Result<Exit, Failure> {
     let prepared = crew.prepare(&plan, clock)?;
     plan.transport.clone_from(&prepared.transport);
     let journal = create(&folder)?;
+    super::stop::watch(&folder, &crew.inputs);
     let opened = Opened {
         format_version: FORMAT_VERSION,
         run_id: folder
@@ -151,6 +152,7 @@ pub fn resume(args: &Resume) -> Result<Exit, Failure> {
     view.note("preparing steps and testing the audit");
     let prepared = crew.prepare(&plan, clock)?;
     let pen = Pen::start(journal, crew.inputs.clone());
+    super::stop::watch(&args.run, &crew.inputs);
     view.opened(&standing, &args.run);
     let mut layout = sensors.lay_out(&plan, 0);
     renumber(&mut layout, &standing);

@@ -10,6 +10,7 @@ use crate::view::View;
 use hallmark_results::frame::{Closed, Ending, Frame};
 use hallmark_results::report::{self, FORMATS, Story, text::Text};
 use hallmark_results::standing::Standing;
+use hallmark_results::store::error::StoreError;
 use hallmark_results::store::journal::JournalWriter;
 use hallmark_results::store::read;
 use hallmark_results::store::seal::seal as seal_files;
@@ -84,6 +85,11 @@ pub(super) struct Told<'a> {
 }
 
 impl Judged {
+    /// What the record comes to, where it was sealed.
+    pub(super) fn sealed(&self) -> Option<Exit> {
+        self.head.as_ref().map(|_| Exit::from(&self.verdict))
+    }
+
     pub(super) fn story(&self, folder: &Path) -> Told<'_> {
         Told {
             judged: self,
@@ -185,8 +191,38 @@ pub fn report(args: &Report) -> Result<Exit, Failure> {
     Ok(Exit::Accepted)
 }
 
+fn unproven(error: &dyn std::fmt::Display) -> Failure {
+    Failure::inconclusive(format!("INCONCLUSIVE: {error}"))
+}
+
+fn fold(record: &read::Run) -> Result<Standing, Failure> {
+    let mut frames = record.frames().map_err(|e| unproven(&e))?;
+    let first = frames
+        .next()
+        .ok_or_else(|| unproven(&"the record is empty"))?;
+    let mut standing =
+        Standing::open(&first.map_err(|e| unproven(&e))?).map_err(|e| unproven(&e))?;
+    for frame in frames {
+        standing
+            .push(&frame.map_err(|e| unproven(&e))?)
+            .map_err(|e| unproven(&e))?;
+    }
+    Ok(standing)
+}
+
+/// The account of a record, sealed or as far as it is on disk.
+///
+/// # Errors
+/// [`Failure`]: exit 2 where there is no run, 3 where the record does not verify.
+pub(super) fn account(folder: &Path) -> Result<Standing, Failure> {
+    let record = read::open_any(folder).map_err(|e| match e {
+        StoreError::NoRun(_) | StoreError::Empty { .. } => Failure::usage(e),
+        e => unproven(&e),
+    })?;
+    fold(&record)
+}
+
 pub(super) fn open(folder: &Path, expect: Option<&str>) -> Result<Judged, Failure> {
-    let unproven = |e: &dyn std::fmt::Display| Failure::inconclusive(format!("INCONCLUSIVE: {e}"));
     let record = read::open_any(folder).map_err(|e| unproven(&e))?;
     // Only a seal fixes what the record is; a journal's head still moves.
     let head = record.record().map(|r| r.head().to_owned());
@@ -199,17 +235,7 @@ pub(super) fn open(folder: &Path, expect: Option<&str>) -> Result<Judged, Failur
         }
         other => other.is_some(),
     };
-    let mut frames = record.frames().map_err(|e| unproven(&e))?;
-    let first = frames
-        .next()
-        .ok_or_else(|| unproven(&"the record is empty"))?;
-    let mut standing =
-        Standing::open(&first.map_err(|e| unproven(&e))?).map_err(|e| unproven(&e))?;
-    for frame in frames {
-        standing
-            .push(&frame.map_err(|e| unproven(&e))?)
-            .map_err(|e| unproven(&e))?;
-    }
+    let standing = fold(&record)?;
     let verdict = verdict::judge(&standing);
     Ok(Judged {
         standing,

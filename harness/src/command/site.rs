@@ -1,25 +1,95 @@
-//! `hallmark site`: check, schema.
+//! `hallmark site`: init, check, schema.
+//!
+//! It decides what of a site is found, and what differs from its file. It refuses to overwrite a file, and to invent what
+//! no launcher reports. A launcher that cannot be asked makes nothing right: it is said.
 
-use crate::cli::Site;
+use crate::cli::{Asked, Site, SiteInit};
 use crate::command::say;
 use crate::exit::{Exit, Failure};
-use hallmark_profiles::site::{self, LoadedSite};
+use crate::launch::slurm::ask::AskError;
+use crate::launch::slurm::nodes;
+use crate::topology;
+use found::Found;
+use hallmark_profiles::site::{self, Launcher, LoadedSite};
 use hallmark_profiles::units::{Unit, human};
+use std::io::Write;
+
+mod found;
 
 /// # Errors
-/// [`Failure`] with exit 2 for a site file that is wrong.
+/// [`Failure`] with exit 2 for a site file that is wrong, or a launcher that cannot be asked for nodes.
 pub fn site(command: &Site) -> Result<Exit, Failure> {
     match command {
+        Site::Init(args) => init(args),
         Site::Check { site } => {
             let loaded = site::load(&site.to_string_lossy()).map_err(Failure::usage)?;
             say(&sound(&loaded));
+            Ok(compare(&loaded))
         }
         Site::Schema => {
             let schema = serde_json::to_string_pretty(&site::schema()).map_err(Failure::broken)?;
             say(&schema);
+            Ok(Exit::Accepted)
         }
     }
+}
+
+fn init(args: &SiteInit) -> Result<Exit, Failure> {
+    let found = match args.launcher {
+        Asked::Local => vec![Found::this_machine(&topology::host().name)],
+        Asked::Slurm => {
+            let nodes = nodes::all(args.partition.as_deref()).map_err(Failure::usage)?;
+            nodes.into_iter().map(Found::from).collect()
+        }
+    };
+    let text = found::draft(args, &found)?;
+    let Some(path) = &args.output else {
+        say(&text);
+        return Ok(Exit::Accepted);
+    };
+    let fail = |e: std::io::Error| Failure::usage(format!("{}: {e}", path.display()));
+    let mut file = std::fs::File::create_new(path).map_err(fail)?;
+    file.write_all(text.as_bytes()).map_err(fail)?;
+    say(&format!(
+        "{} holds {} nodes; read it before it binds anybody",
+        path.display(),
+        found.len()
+    ));
     Ok(Exit::Accepted)
+}
+
+/// Says what differs between the file and what its launcher reports.
+fn compare(loaded: &LoadedSite) -> Exit {
+    let (found, whole): (Vec<Found>, bool) = match loaded.site.launcher {
+        Launcher::Local => {
+            let names = loaded.nodes().map(|n| Found::this_machine(n.name));
+            (names.collect(), false)
+        }
+        Launcher::Slurm => match nodes::all(loaded.site.slurm.partition.as_deref()) {
+            Ok(nodes) => (nodes.into_iter().map(Found::from).collect(), true),
+            Err(error) => {
+                say(&format!("not compared with what is there: {error}"));
+                return match error {
+                    // A file may be written where there is no Slurm.
+                    AskError::Start { .. } => Exit::Accepted,
+                    _ => Exit::Inconclusive,
+                };
+            }
+        },
+        Launcher::Ssh | Launcher::Manual => {
+            say("not compared with what is there: this launcher knows no nodes before a run");
+            return Exit::Accepted;
+        }
+    };
+    let differences: Vec<String> = found::differences(loaded, &found, whole);
+    if differences.is_empty() {
+        say("it is what its launcher reports");
+        return Exit::Accepted;
+    }
+    for difference in &differences {
+        say(&format!("differs: {difference}"));
+    }
+    Exit::Rejected
 }
 
 fn sound(loaded: &LoadedSite) -> String {

@@ -7,17 +7,19 @@ use super::hall::{Hall, Joined, Line, Refusal};
 use crate::clock;
 use crate::protocol::authority::{Credentials, is_for};
 use crate::protocol::codec::{MESSAGE_MAX, Packed};
-use crate::protocol::link::{Ahead, BEAT, Beat, Beaten, Claim, Down, LINK, Report, Said, Up};
+use crate::protocol::link::{Ahead, BEAT, Beat, Beaten, Claim, Down, LINK, Report, Said, Task, Up};
 use crate::run::Input;
 use crate::shell::fleet::Origin;
 use crate::shell::inbox::Inlet;
-use hallmark_results::frame::What;
+use hallmark_results::frame::{Table, What};
 use rustls_pki_types::CertificateDer;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -45,6 +47,8 @@ pub struct Desk {
     hall: Mutex<Hall>,
     inputs: Inlet,
     places: Mutex<Vec<Place>>,
+    /// The load is over: an agent that joins from now on has only its log to hand over.
+    finishing: AtomicBool,
 }
 
 /// What is known of a node beside the [`Hall`]'s account.
@@ -57,6 +61,10 @@ pub struct Place {
     pub done: bool,
     /// The latest refusal of an agent under its name.
     pub refused: Option<String>,
+    /// What has it read its sensors, for an agent that is started once more.
+    pub sense: Option<Task>,
+    /// The tables that it has declared, in the numbers of the run.
+    tables: BTreeMap<u32, Table>,
     wake: Arc<Notify>,
 }
 
@@ -71,6 +79,29 @@ impl Desk {
             hall: Mutex::new(hall),
             inputs,
             places: Mutex::new(places),
+            finishing: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that the load is over.
+    pub fn finish(&self) {
+        self.finishing.store(true, Ordering::Release);
+    }
+
+    /// Whether the load is over.
+    pub fn is_finishing(&self) -> bool {
+        self.finishing.load(Ordering::Acquire)
+    }
+
+    /// Gives an agent in an earlier one's place what that one had to do and it can go on with.
+    fn take_up(&self, node: usize) {
+        let sense = self.places()[node].sense.clone();
+        let mut hall = self.hall();
+        if let Some(sense) = sense {
+            hall.task(node, sense);
+        }
+        if self.is_finishing() {
+            hall.task(node, Task::Finish);
         }
     }
 
@@ -144,7 +175,16 @@ impl Desk {
                 known(given.device)?;
                 given.id = table(given.id)?;
                 given.name = table_name(node, &name(), &given.name);
-                Input::Table(given)
+                let known = self.places()[node].tables.insert(given.id, given.clone());
+                match known {
+                    None => Input::Table(given),
+                    // An agent that was started once more goes on with it.
+                    Some(known) if known == given => return Ok(None),
+                    Some(_) => {
+                        let table = &given.name;
+                        return Err(format!("table {table} is another than it was"));
+                    }
+                }
             }
             Said::Samples(mut samples) => {
                 samples.table = table(samples.table)?;
@@ -250,6 +290,7 @@ async fn link(
             let why = format!("the agent of node `{name}` was started anew");
             desk.hand_over(Input::Gone(device, why)).await;
         }
+        desk.take_up(joined.node);
     }
     if joined.log_lost {
         let detail = format!("the log of node `{name}` was begun anew: what it still held is lost");

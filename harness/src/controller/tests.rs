@@ -35,7 +35,7 @@ fn controller() -> (Controller, Receiver<Input>) {
 fn invitation(controller: &Controller, node: usize) -> Invitation {
     let (credentials, token) = controller.invite(node).unwrap();
     Invitation {
-        address: controller.address().to_string(),
+        address: controller.address(),
         node: format!("n{}", node + 1),
         credentials,
         token,
@@ -127,7 +127,7 @@ fn another_runs_certificate_opens_no_link() {
     let (controller, _inbox) = controller();
     let (other, _other_inbox) = super::tests::controller();
     let stranger = Invitation {
-        address: controller.address().to_string(),
+        address: controller.address(),
         ..invitation(&other, 0)
     };
     let stranger = dial(stranger);
@@ -212,7 +212,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, cut: &AtomicBool) {
 fn a_wire_that_breaks_again_and_again_loses_no_report_and_brings_none_twice() {
     const REPORTS: u64 = 400;
     let (mut controller, inbox) = controller();
-    let wire = wire(controller.address());
+    let wire = wire(controller.address);
     let peer = dial(Invitation {
         address: wire.address.to_string(),
         ..invitation(&controller, 0)

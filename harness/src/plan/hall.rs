@@ -25,8 +25,9 @@ pub const ALONE: &str = "every device works by itself: nothing is all-reduced wi
                          neither links nor switches are loaded";
 
 impl Hall {
-    /// `joined`: for each node of the site the devices that came with its agent.
-    pub fn new(site: &LoadedSite, joined: &[Vec<DeviceInfo>]) -> Self {
+    /// `rehearsal`: asked for on the command line. `joined`: for each node of the site the devices that came with its
+    /// agent.
+    pub fn new(site: &LoadedSite, rehearsal: bool, joined: &[Vec<DeviceInfo>]) -> Self {
         let nodes = site.nodes().zip(joined);
         let places = nodes.flat_map(|(node, devices)| {
             devices
@@ -37,6 +38,12 @@ impl Hall {
         if site.site.launcher == Launcher::Local {
             changes.push(format!(
                 "{}: launcher local: the nodes are processes of one machine, which is a rehearsal",
+                site.origin
+            ));
+        }
+        if rehearsal {
+            changes.push(format!(
+                "--rehearsal: nodes of {} may be processes of one machine, which is a rehearsal",
                 site.origin
             ));
         }
@@ -160,9 +167,11 @@ mod tests {
     #[test]
     fn a_rehearsal_on_one_machine_is_another_run_than_the_site_promises() {
         let mut site = hall();
-        assert!(Hall::new(&site, &[]).changes.is_empty());
+        assert!(Hall::new(&site, false, &[]).changes.is_empty());
+        let changes = Hall::new(&site, true, &[]).changes;
+        assert!(changes[0].contains("rehearsal"), "{changes:?}");
         site.site.launcher = Launcher::Local;
-        let changes = Hall::new(&site, &[]).changes;
+        let changes = Hall::new(&site, false, &[]).changes;
         assert!(changes[0].contains("rehearsal"), "{changes:?}");
     }
 }

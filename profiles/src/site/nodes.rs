@@ -48,6 +48,41 @@ pub fn expand(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
+/// Names as rows, in their order: neighbours that count up become one, e.g. n01, n02 are `n[01-02]`.
+#[must_use]
+pub fn rows(names: &[&str]) -> Vec<String> {
+    /// Digits that a row's number may have.
+    const DIGITS: usize = 9;
+    let numbered = |name: &str| {
+        let digits = name.bytes().rev().take_while(u8::is_ascii_digit).count();
+        let (head, tail) = name.split_at(name.len() - digits.min(DIGITS));
+        let number = tail.parse::<u32>().ok()?;
+        Some((head.to_owned(), tail.len(), number))
+    };
+    let mut rows = Vec::new();
+    let mut from = 0;
+    while from < names.len() {
+        let first = numbered(names[from]);
+        let follows = |(i, name): (usize, &&str)| match (&first, numbered(name)) {
+            (Some((head, width, number)), Some(other)) => {
+                other == (head.clone(), *width, number + i as u32)
+            }
+            _ => i == 0,
+        };
+        let rest = names[from..].iter().enumerate();
+        let count = rest.take_while(|pair| follows(*pair)).count().max(1);
+        rows.push(match first.filter(|_| count > 1) {
+            Some((head, width, number)) => {
+                let last = number + count as u32 - 1;
+                format!("{head}[{number:0width$}-{last:0width$}]")
+            }
+            None => names[from].to_owned(),
+        });
+        from += count;
+    }
+    rows
+}
+
 fn is_host(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_');
     // A name that begins like an option would be one to the program it is handed to.
@@ -67,6 +102,16 @@ mod tests {
         let row = expand("n[08-11].hall").unwrap();
         assert_eq!(row, ["n08.hall", "n09.hall", "n10.hall", "n11.hall"]);
         assert_eq!(expand("gpu-a").unwrap(), ["gpu-a"]);
+    }
+
+    #[test]
+    fn names_become_rows_that_stand_for_the_same_names() {
+        let names = ["n08", "n09", "n10", "n12", "gpu-a", "n13", "n1", "n2", "7"];
+        let made = rows(&names);
+        assert_eq!(made, ["n[08-10]", "n12", "gpu-a", "n13", "n[1-2]", "7"]);
+        let back: Vec<String> = made.iter().flat_map(|r| expand(r).unwrap()).collect();
+        assert_eq!(back, names);
+        assert_eq!(rows(&["n9", "n10"]), ["n9", "n10"]);
     }
 
     #[test]

@@ -10,6 +10,10 @@ hall = "H1"
 launcher = "slurm"
 address = "10.0.0.5:7400"
 
+[slurm]
+partition = "gpu"
+time_limit = "80 h"
+
 [devices]
 count = 8
 sku = "H100 SXM"
@@ -60,69 +64,105 @@ fn a_site_with_several_models_declares_none_for_all() {
 }
 
 #[test]
+fn an_address_that_is_not_given_is_the_launchers_own() {
+    let usual = HALL.replace("address = \"10.0.0.5:7400\"\n", "");
+    assert_eq!(
+        parse(&usual, "hall.toml").unwrap().site.address(),
+        "0.0.0.0:0"
+    );
+    let text = usual
+        .replace("launcher = \"slurm\"", "launcher = \"ssh\"")
+        .replace("[slurm]\npartition = \"gpu\"\ntime_limit = \"80 h\"\n", "");
+    assert_eq!(
+        parse(&text, "hall.toml").unwrap().site.address(),
+        "127.0.0.1:0"
+    );
+}
+
+/// Words of the file, what stands there instead, the line that is told and words of what is.
+const WRONG: [(&str, &str, usize, &str); 17] = [
+    (
+        "schema_version = 1",
+        "schema_version = 9",
+        1,
+        "this build reads 1",
+    ),
+    (
+        "country = \"NO\"",
+        "country = \"Norway\"",
+        3,
+        "two capital letters",
+    ),
+    ("hall = \"H1\"", "hall = \"\"", 5, "hall must be"),
+    (
+        "launcher = \"slurm\"",
+        "launcher = \"pbs\"",
+        6,
+        "unknown launcher `pbs`; known: `local`",
+    ),
+    (
+        "address = \"10.0.0.5:7400\"",
+        "address = \"nowhere\"",
+        7,
+        "host:port",
+    ),
+    (
+        "launcher = \"slurm\"",
+        "launcher = \"ssh\"",
+        9,
+        "for the launcher `slurm` alone",
+    ),
+    (
+        "partition = \"gpu\"",
+        "partition = \"gpu\\n#SBATCH\"",
+        9,
+        "partition must be",
+    ),
+    (
+        "time_limit = \"80 h\"",
+        "time_limit = \"9 min\"",
+        9,
+        "at least 10 min",
+    ),
+    ("count = 8", "cuont = 8", 14, "unknown key `cuont`; known: "),
+    ("count = 8\n", "count = 0\n", 13, "1 to 1024"),
+    (
+        "sku = \"H100 SXM\"\nlink",
+        "sku = \"H1000\"\nlink",
+        13,
+        "unknown sku `H1000`; known: ",
+    ),
+    (
+        "contract_power = \"40.8 kW\"",
+        "contract_power = \"40 K\"",
+        20,
+        "must be a power",
+    ),
+    (
+        "name = \"A02\"",
+        "name = \"A01\"",
+        24,
+        "rack `A01` stands twice",
+    ),
+    (
+        "nodes = [\"n04\"]",
+        "nodes = [\"n02\"]",
+        26,
+        "node `n02` stands twice: in rack `A01`",
+    ),
+    ("nodes = [\"n04\"]", "nodes = []", 26, "has no node"),
+    ("nodes = [\"n04\"]", "nodes = [\"n[9-1]\"]", 26, "backwards"),
+    (
+        "name = \"n04\"",
+        "name = \"n05\"",
+        29,
+        "node `n05` is in no rack; known: n01",
+    ),
+];
+
+#[test]
 fn what_is_wrong_is_told_with_its_line() {
-    let cases = [
-        (
-            "schema_version = 1",
-            "schema_version = 9",
-            1,
-            "this build reads 1",
-        ),
-        (
-            "country = \"NO\"",
-            "country = \"Norway\"",
-            3,
-            "two capital letters",
-        ),
-        ("hall = \"H1\"", "hall = \"\"", 5, "hall must be"),
-        (
-            "launcher = \"slurm\"",
-            "launcher = \"pbs\"",
-            6,
-            "unknown launcher `pbs`; known: `local`",
-        ),
-        (
-            "address = \"10.0.0.5:7400\"",
-            "address = \"nowhere\"",
-            7,
-            "host:port",
-        ),
-        ("count = 8", "cuont = 8", 10, "unknown key `cuont`; known: "),
-        ("count = 8\n", "count = 0\n", 9, "1 to 1024"),
-        (
-            "sku = \"H100 SXM\"\nlink",
-            "sku = \"H1000\"\nlink",
-            9,
-            "unknown sku `H1000`; known: ",
-        ),
-        (
-            "contract_power = \"40.8 kW\"",
-            "contract_power = \"40 K\"",
-            16,
-            "must be a power",
-        ),
-        (
-            "name = \"A02\"",
-            "name = \"A01\"",
-            20,
-            "rack `A01` stands twice",
-        ),
-        (
-            "nodes = [\"n04\"]",
-            "nodes = [\"n02\"]",
-            22,
-            "node `n02` stands twice: in rack `A01`",
-        ),
-        ("nodes = [\"n04\"]", "nodes = []", 22, "has no node"),
-        ("nodes = [\"n04\"]", "nodes = [\"n[9-1]\"]", 22, "backwards"),
-        (
-            "name = \"n04\"",
-            "name = \"n05\"",
-            25,
-            "node `n05` is in no rack; known: n01",
-        ),
-    ];
-    for (from, to, line, what) in cases {
+    for (from, to, line, what) in WRONG {
         assert!(HALL.contains(from), "{from}");
         let error = parse(&HALL.replacen(from, to, 1), "hall.toml").unwrap_err();
         let error = error.to_string();

@@ -285,6 +285,12 @@ impl JournalWriter {
 }
 
 /// Takes the run for this process, until the file is closed.
+/// Whether the journal in `dir` has a writer that lives, here or on another machine that shares the file system.
+pub fn is_written(dir: &Path) -> bool {
+    let file = File::open(dir.join(JOURNAL));
+    file.is_ok_and(|f| matches!(f.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 pub(super) fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
     match file.try_lock() {
         Ok(()) => Ok(()),
