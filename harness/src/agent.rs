@@ -27,6 +27,7 @@ use dial::{Desk, Heard, lock};
 use hallmark_kernels::device::DeviceInfo;
 use hallmark_results::plan::Plan;
 use log::Log;
+use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -106,6 +107,7 @@ pub fn join(args: &Agent) -> Result<Exit, Failure> {
         first: 0,
         fleet: None,
         probes: None,
+        dismissed: BTreeSet::new(),
         finishing: false,
     };
     // This thread has started the workers, and they end with it.
@@ -163,6 +165,8 @@ struct Node {
     first: u32,
     fleet: Option<Fleet>,
     probes: Option<Probes>,
+    /// Devices whose workers were told to end.
+    dismissed: BTreeSet<u32>,
     finishing: bool,
 }
 
@@ -214,8 +218,9 @@ impl Node {
                 device: whole(device),
                 report,
             },
-            // That workers end at the end is no news.
+            // That workers end at the end is no news, nor that one does which was told to.
             Input::Gone(..) if self.finishing => return None,
+            Input::Gone(device, _) if self.dismissed.contains(&device) => return None,
             Input::Gone(device, why) => Said::Gone {
                 device: whole(device),
                 why,
@@ -268,6 +273,9 @@ impl Node {
                 info.id.clone_from(&known.id);
             }
             *epoch_ns = self.epoch(*epoch_ns)?;
+        }
+        if order == ToWorker::Quit {
+            self.dismissed.insert(own);
         }
         if let Some(fleet) = &mut self.fleet {
             fleet.tell(own, &order);
