@@ -42,6 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         operand_pairs: 4,
         seed: 1,
         audit_seed: None,
+        sweep: None,
     };
     let mut step = device.prepare(&spec, None)?;
     let mut seq = 0;

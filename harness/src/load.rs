@@ -7,7 +7,7 @@
 
 use crate::protocol::Order;
 use hallmark_kernels::work::{StepDone, Submission, Work};
-use hallmark_results::frame::{OpRow, StepRow};
+use hallmark_results::frame::{OpRow, StepRow, TrialRow};
 
 /// Steps that carry a wish to stop and bring no vote back, not even this rank's own, before it stops alone.
 const ALONE: u64 = 16;
@@ -155,7 +155,7 @@ impl Driver {
         &mut self,
         done: &StepDone,
         at: impl Fn(u64) -> u64,
-    ) -> Option<(StepRow, Vec<OpRow>)> {
+    ) -> Option<(StepRow, Vec<OpRow>, Vec<TrialRow>)> {
         let depth = self.depth;
         let active = self.active.as_mut()?;
         active.in_flight = active.in_flight.saturating_sub(1);
@@ -189,14 +189,18 @@ impl Driver {
             skew_ns: done.arrival_skew_ns,
             ..StepRow::default()
         };
-        let ops = add_spans(&mut row, done, at);
-        Some((row, ops))
+        let (ops, trials) = add_spans(&mut row, done, at);
+        Some((row, ops, trials))
     }
 }
 
-/// Sums the spans of a step into its row and lists its all-reduce operations.
-fn add_spans(row: &mut StepRow, done: &StepDone, at: impl Fn(u64) -> u64) -> Vec<OpRow> {
-    let mut ops = Vec::new();
+/// Sums the spans of a step into its row and lists its all-reduces, those of a sweep apart.
+fn add_spans(
+    row: &mut StepRow,
+    done: &StepDone,
+    at: impl Fn(u64) -> u64,
+) -> (Vec<OpRow>, Vec<TrialRow>) {
+    let (mut ops, mut trials) = (Vec::new(), Vec::new());
     for span in &done.spans {
         let length = span.end_ns.saturating_sub(span.start_ns);
         match span.work {
@@ -219,11 +223,27 @@ fn add_spans(row: &mut StepRow, done: &StepDone, at: impl Fn(u64) -> u64) -> Vec
                 row.memory_ns += length;
                 row.memory_bytes += span.amount as u64;
             }
+            Work::Trial(trial) => {
+                row.reduce_ns += length;
+                row.reduced_bytes += span.amount as u64;
+                trials.push(TrialRow {
+                    seq: done.seq,
+                    index: trial.index,
+                    bytes: span.amount as u64,
+                    in_place: trial.in_place,
+                    warm_up: trial.warm_up,
+                    due_ns: at(trial.due_ns),
+                    start_ns: at(span.start_ns),
+                    arrived_ns: at(trial.arrived_ns),
+                    end_ns: at(span.end_ns),
+                    wrong: trial.wrong,
+                });
+            }
             Work::Audit => {}
         }
     }
     row.gemms = done.gemms;
-    ops
+    (ops, trials)
 }
 
 impl Active {
@@ -339,6 +359,7 @@ mod tests {
             collective_fault: None,
             missing_ranks: Vec::new(),
             arrival_skew_ns: 0,
+            self_test: None,
         }
     }
 

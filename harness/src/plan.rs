@@ -22,6 +22,7 @@ use std::time::Duration;
 
 mod burn;
 mod length;
+mod sweep;
 
 use length::{PHASE_MIN_MS, shorten};
 
@@ -152,12 +153,15 @@ pub fn make(
     } else {
         devices.len()
     };
-    let (mut steps, step_of) = steps(&profile, dtype, ranks, burn);
+    let sweeps = sweep::possible(devices, ranks);
+    let (mut steps, step_of) = steps(&profile, dtype, ranks, burn, sweeps);
+    let shortened = sweep::fit(&mut steps, devices);
     for step in &mut steps {
         step.audit_seed = Some(settings.audit_seed);
     }
     check(&steps, &profile.load, devices, settings)?;
     let mut limits = limits(&profile, devices);
+    limits.extend(sweep::limits(&profile, sweeps, shortened));
     let mut planned: Vec<PlannedDevice> = devices.iter().map(|d| planned(d, settings)).collect();
     if let Some(hall) = &settings.hall {
         limits.push(hall::ALONE.to_owned());
@@ -264,11 +268,22 @@ fn fit(load: &mut Load, target: Duration, rate: f64, dtype: Dtype, devices: &[De
 }
 
 /// The distinct steps, and for each phase the index of its own.
-fn steps(profile: &Profile, dtype: Dtype, ranks: usize, burn: Gemm) -> (Vec<StepSpec>, Vec<usize>) {
+fn steps(
+    profile: &Profile,
+    dtype: Dtype,
+    ranks: usize,
+    burn: Gemm,
+    sweeps: bool,
+) -> (Vec<StepSpec>, Vec<usize>) {
     let load = &profile.load;
     let mut steps: Vec<StepSpec> = Vec::new();
     let mut index = Vec::new();
     for phase in &load.phases {
+        if phase.pattern == Pattern::Sweep && !sweeps {
+            // It is left out of the schedule.
+            index.push(0);
+            continue;
+        }
         let spec = match (phase.pattern, load.model, load.matmul, load.memory) {
             (Pattern::Training, Some(model), ..) => training(load, &model, dtype, profile.seed),
             (Pattern::Memory, _, _, Some(size)) => StepSpec {
@@ -276,6 +291,7 @@ fn steps(profile: &Profile, dtype: Dtype, ranks: usize, burn: Gemm) -> (Vec<Step
                 ..empty(load, dtype, profile.seed)
             },
             (Pattern::Burn, ..) => steady(load, burn, dtype, profile.seed),
+            (Pattern::Sweep, ..) => sweep::spec(phase.sweep, empty(load, dtype, profile.seed)),
             (_, _, Some(gemm), _) => steady(load, gemm, dtype, profile.seed),
             // A profile is checked for this when it is read.
             _ => empty(load, dtype, profile.seed),
@@ -308,6 +324,7 @@ fn empty(load: &Load, dtype: Dtype, seed: u64) -> StepSpec {
         operand_pairs: load.operand_pairs,
         seed,
         audit_seed: None,
+        sweep: None,
     }
 }
 
@@ -423,6 +440,7 @@ fn check(
 fn parts(phase: &Phase) -> Parts {
     let (gemms, buckets, optimizer) = match (phase.pattern, phase.mode) {
         (Pattern::Memory, _) => (false, false, false),
+        (Pattern::Sweep, _) => (false, true, false),
         (Pattern::Steady | Pattern::Pulse | Pattern::Burn, _) => (true, false, false),
         (Pattern::Training, Mode::ComputeOnly) => (true, false, true),
         (Pattern::Training, Mode::CollectiveOnly) => (false, true, false),
@@ -492,6 +510,12 @@ fn schedule(
         active: devices,
         pulse: None,
     };
+    let phases = phases(load, steps, step_of, devices);
+    up.chain([warmup]).chain(phases).chain(down).collect()
+}
+
+/// The phases that have work for these devices.
+fn phases(load: &Load, steps: &[StepSpec], step_of: &[usize], devices: usize) -> Vec<Segment> {
     // A phase without work for these devices, such as reducing alone, is left out; what it would show is then not known.
     let works = |s: &Segment| {
         let step = &steps[s.step];
@@ -500,7 +524,11 @@ fn schedule(
             || (p.buckets && !step.buckets.is_empty())
             || (p.memory && step.memory.0 > 0)
     };
-    let phases = load.phases.iter().enumerate().map(|(i, phase)| Segment {
+    let possible = |(i, phase): &(usize, &Phase)| {
+        (phase.pattern == Pattern::Sweep) == steps[step_of[*i]].sweep.is_some()
+    };
+    let phases = load.phases.iter().enumerate().filter(possible);
+    let phases = phases.map(|(i, phase)| Segment {
         name: phase.name.clone(),
         kind: SegmentKind::Phase(i),
         step: step_of[i],
@@ -509,10 +537,7 @@ fn schedule(
         active: devices,
         pulse: phase.pulse,
     });
-    up.chain([warmup])
-        .chain(phases.filter(works))
-        .chain(down)
-        .collect()
+    phases.filter(works).collect()
 }
 
 /// What this run cannot show, whatever happens.

@@ -37,7 +37,7 @@ pub enum ToWorker {
     /// Prepare all steps of the plan and run the self-test. The group is formed by the first [`Self::Regroup`].
     Prepare {
         steps: Vec<StepSpec>,
-        group: Option<Group>,
+        groups: Vec<Group>,
         queue_depth: u32,
     },
     Start(Order),
@@ -56,7 +56,7 @@ pub enum ToWorker {
 /// The group that a worker's buckets are reduced in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Group {
-    /// Index into the steps: the one that has buckets.
+    /// Index into the steps: one that has buckets. Each such step has a group of its own, and all are formed together.
     pub step: usize,
     /// File of the shared region.
     pub path: PathBuf,
@@ -112,6 +112,11 @@ pub enum FromWorker {
     },
     Mismatch {
         at_ns: u64,
+        detail: String,
+    },
+    /// A check of the load was tried on a fault that was injected.
+    SelfTest {
+        passed: bool,
         detail: String,
     },
     /// The order is done and nothing is in flight.

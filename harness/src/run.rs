@@ -305,6 +305,9 @@ impl Run {
                 let detail = format!("{detail}; {heat}");
                 self.event(at_ns, Some(device), What::Mismatch { detail });
             }
+            FromWorker::SelfTest { passed, detail } => {
+                self.event(now_ns, Some(device), What::SelfTest { passed, detail });
+            }
             FromWorker::Idle { .. } => worker.duty = Duty::Idle,
             FromWorker::Broken { why, missing, .. } => {
                 worker.duty = Duty::Broken;

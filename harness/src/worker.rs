@@ -15,7 +15,7 @@ use hallmark_kernels::timer::Timer;
 use hallmark_kernels::work::{StepDone, Submission, bucket_layout};
 use hallmark_profiles::units::Bytes;
 use hallmark_profiles::workload::{Dtype, Gemm, Parts, StepSpec};
-use hallmark_results::frame::{FaultKind, OpRow, StepRow, Steps};
+use hallmark_results::frame::{FaultKind, OpRow, StepRow, Steps, TrialRow};
 use std::io::{Read, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{
@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const REST_NS: u64 = 1_000_000_000;
 /// Bytes per second that even a slow memory moves: only for what a step is expected to take at most.
 const SLOW_BYTE_PER_S: u64 = 1_000_000_000;
+/// Times that an operation of a sweep and its check pass over its payload, rather too many.
+const SWEEP_PASSES: u64 = 16;
 
 /// Why a worker ends before it is told to.
 #[derive(Debug, thiserror::Error)]
@@ -99,10 +101,12 @@ struct Worker {
 /// Everything prepared, and what has been done since the last report.
 struct Bench {
     steps: Vec<Box<dyn PreparedStep>>,
-    grouped: Option<usize>,
+    /// Indices of the steps that reduce, ascending: every rank forms their groups in this order.
+    grouped: Vec<usize>,
     driver: Driver,
     rows: Vec<StepRow>,
     ops: Vec<OpRow>,
+    trials: Vec<TrialRow>,
     device_clock: bool,
     flushed_ns: u64,
     /// Why the latest all-reduce failed, and who was missing.
@@ -221,7 +225,7 @@ impl Worker {
     fn prepare(&mut self, device: &mut dyn Device) -> Result<Option<Bench>, WorkerError> {
         let Ok(ToWorker::Prepare {
             steps: specs,
-            group,
+            groups,
             queue_depth,
         }) = self.inbox.recv()
         else {
@@ -231,9 +235,9 @@ impl Worker {
         let mut facts = Vec::new();
         let mut steps = Vec::with_capacity(specs.len());
         for (index, spec) in specs.iter().enumerate() {
-            let collective = match &group {
-                Some(group) if group.step == index => Some(attach(group, spec)?),
-                _ => None,
+            let collective = match groups.iter().find(|g| g.step == index) {
+                Some(group) => Some(attach(group, spec)?),
+                None => None,
             };
             if let Some(collective) = &collective {
                 transport = Some(collective.transport().to_owned());
@@ -256,12 +260,14 @@ impl Worker {
             expected_ns: expected(&specs, test_ns),
             facts,
         });
+        let grouped = (0..steps.len()).filter(|s| groups.iter().any(|g| g.step == *s));
         Ok(Some(Bench {
+            grouped: grouped.collect(),
             steps,
-            grouped: group.map(|g| g.step),
             driver: Driver::new(queue_depth),
             rows: Vec::new(),
             ops: Vec::new(),
+            trials: Vec::new(),
             device_clock: true,
             flushed_ns: 0,
             broken: None,
@@ -286,9 +292,12 @@ impl Worker {
                 members,
                 patience,
             } => {
-                let step = bench.grouped.and_then(|s| bench.steps.get_mut(s));
-                let formed =
-                    step.map_or(Ok(()), |step| step.regroup(generation, &members, patience));
+                let mut formed = Ok(());
+                for &index in &bench.grouped {
+                    if let (Ok(()), Some(step)) = (&formed, bench.steps.get_mut(index)) {
+                        formed = step.regroup(generation, &members, patience);
+                    }
+                }
                 self.say(match formed {
                     Ok(()) => FromWorker::Regrouped { generation },
                     Err(error @ (KernelError::Lost { .. } | KernelError::Hung { .. })) => {
@@ -320,6 +329,12 @@ impl Worker {
                 detail: detail.clone(),
             });
         }
+        if let Some(test) = &done.self_test {
+            self.say(FromWorker::SelfTest {
+                passed: test.clean_passed && test.flip_caught,
+                detail: test.detail.clone(),
+            });
+        }
         bench.device_clock &= done.timer == Timer::DeviceEvent;
         let clock = self.clock;
         let failed = done.collective_fault.is_some();
@@ -328,11 +343,12 @@ impl Worker {
                 .broken
                 .get_or_insert((why.clone(), done.missing_ranks.clone()));
         }
-        if let Some((row, ops)) = bench.driver.retired(done, |t| clock.at_ns(t)) {
+        if let Some((row, ops, trials)) = bench.driver.retired(done, |t| clock.at_ns(t)) {
             // A step whose all-reduce failed is not a completed step; the fault is reported when the order ends.
             if !failed {
                 bench.rows.push(row);
                 bench.ops.extend(ops);
+                bench.trials.extend(trials);
             }
         }
     }
@@ -347,6 +363,7 @@ impl Worker {
             device_clock: bench.device_clock,
             rows: std::mem::take(&mut bench.rows),
             ops: std::mem::take(&mut bench.ops),
+            trials: std::mem::take(&mut bench.trials),
         }));
     }
 }
@@ -375,7 +392,12 @@ fn expected(specs: &[StepSpec], test_ns: u64) -> Vec<u64> {
     let ns_per_flop = tested.map_or(0.0, |g| test_ns as f64 / g.flop().0.max(1.0));
     let step = |spec: &StepSpec| {
         // AdamW reads four arrays and writes three; copy and triad touch five.
-        let bytes = spec.parameters * 28 + spec.memory.0 * 5;
+        let mut bytes = spec.parameters * 28 + spec.memory.0 * 5;
+        if spec.sweep.is_some() {
+            // One operation, not the whole visit: it is what ranks wait for each other.
+            let largest = spec.buckets.iter().map(|b| b.bytes.0).max();
+            bytes += largest.unwrap_or(0) * SWEEP_PASSES;
+        }
         let matmuls_ns = (spec.flop().0 * ns_per_flop) as u64;
         matmuls_ns.saturating_add((bytes as f64 * 1e9 / SLOW_BYTE_PER_S as f64) as u64)
     };
@@ -412,6 +434,7 @@ fn rate(device: &mut dyn Device) -> Result<f64, KernelError> {
         operand_pairs: 1,
         seed: 1,
         audit_seed: None,
+        sweep: None,
     };
     let mut step = device.prepare(&spec, None)?;
     let parts = Parts {

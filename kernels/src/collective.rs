@@ -1,16 +1,18 @@
 //! What a group of ranks must offer to sum gradient buckets, and what a sum that failed must say.
 //!
 //! A [`Collective`] owns the buckets' memory: a rank fills its own input, the group reduces out of
-//! place, every rank reads the total from its own output, and inputs stay as they were. Refuses to
-//! wait without a limit, to go on in a group that lost a member before the survivors have
+//! place, every rank reads the total from its own output, and inputs stay as they were; or in place, over
+//! the inputs. Refuses to wait without a limit, to go on in a group that lost a member before the survivors have
 //! regrouped, and to know what bandwidth is acceptable. Transports: [`host`] (shared memory of one
 //! machine). Inputs whose total is exact in any order: [`exact`]. Ranks that share one device: [`within`].
+//! All sizes one after the other, each result checked: [`sweep`].
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 pub mod exact;
 pub mod host;
+pub mod sweep;
 pub mod within;
 
 /// Least time that a rank waits for the others of an all-reduce before it gives its group up.
@@ -63,6 +65,16 @@ pub trait Collective: Send {
     /// but an unknown bucket the group is broken for every member until [`Self::regroup`]; a reduction that failed
     /// here may have completed elsewhere.
     fn all_reduce(&mut self, bucket: usize, limit: Duration) -> Result<Reduced, CollectiveError>;
+
+    /// As [`Self::all_reduce`], with the total written over every member's input; outputs stay as they were.
+    ///
+    /// # Errors
+    /// As [`Self::all_reduce`].
+    fn all_reduce_in_place(
+        &mut self,
+        bucket: usize,
+        limit: Duration,
+    ) -> Result<Reduced, CollectiveError>;
 
     /// Waits until every member is here; moves no bytes.
     ///

@@ -1,5 +1,6 @@
 //! One step as it was done: when, what, how much, and whether the audited results were right.
 
+use crate::backend::SelfTest;
 use crate::timer::Timer;
 use hallmark_profiles::workload::{Parts, StepSpec};
 
@@ -7,6 +8,7 @@ use hallmark_profiles::workload::{Parts, StepSpec};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Submission {
     /// The same on all ranks for steps that belong together; chooses operands and audited matmuls.
+    /// Its low 32 bits count from the order's first step.
     pub seq: u64,
     pub parts: Parts,
     /// This rank wishes to stop. The wish travels with the step's collective, so that all ranks learn
@@ -35,6 +37,25 @@ pub enum Work {
     Triad,
     /// Check of a result; amount in FLOP whose result was checked.
     Audit,
+    /// One all-reduce of a sweep; amount in bytes held by each rank.
+    Trial(Trial),
+}
+
+/// What is known of one all-reduce of a sweep beside when it began and ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// Counts the step's trials from 0, the same on all ranks.
+    pub index: u32,
+    /// The total is written over the inputs.
+    pub in_place: bool,
+    /// It does not count: nothing was due, and the memory may be cold.
+    pub warm_up: bool,
+    /// When it was to begin, decided before; a warm-up is due when it begins.
+    pub due_ns: u64,
+    /// The last member arrived.
+    pub arrived_ns: u64,
+    /// Elements of this rank's total that are not the exact sum.
+    pub wrong: u64,
 }
 
 /// A stretch of device time, on the host's monotonic clock.
@@ -72,4 +93,6 @@ pub struct StepDone {
     pub missing_ranks: Vec<u32>,
     /// Time this rank waited for others to arrive at its buckets, all buckets together.
     pub arrival_skew_ns: u64,
+    /// A check that was tried on an injected fault in this step, and whether it saw it.
+    pub self_test: Option<SelfTest>,
 }

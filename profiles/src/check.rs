@@ -8,7 +8,7 @@ mod statistic;
 use crate::criterion::{Criterion, Reference, Statistic};
 use crate::error::ProfileError;
 use crate::metric::Metric;
-use crate::profile::{Load, Mode, Pattern, Phase, Profile, SCHEMA_VERSION};
+use crate::profile::{Load, Mode, Pattern, Phase, Profile, SCHEMA_VERSION, Sweep};
 use crate::units::Unit;
 
 /// Metrics that the load and the run itself produce, whatever the sensors.
@@ -205,6 +205,7 @@ fn load(c: &Checker, load: &Load) -> Result<(), ProfileError> {
     c.key(!load.phases.is_empty(), "[load]", || {
         "the load has no phase; add a [[load.phase]]".to_owned()
     })?;
+    main_phase(c, load)?;
     let levels = &load.ramp.levels;
     let rising = levels.windows(2).all(|w| w[0] < w[1]) && levels.first().is_some_and(|l| *l > 0.0);
     let full = levels.last().is_some_and(|l| (l - 1.0).abs() < 1e-9);
@@ -256,6 +257,14 @@ fn load(c: &Checker, load: &Load) -> Result<(), ProfileError> {
 
 /// The rules by which the fold that ends the warm-up takes its parameters: one it refuses would leave a run without
 /// evidence of its warm-up. A test holds the two together.
+fn main_phase(c: &Checker, load: &Load) -> Result<(), ProfileError> {
+    let main = load.phases.get(load.main_phase());
+    let warms = main.is_none_or(|p| p.pattern != Pattern::Sweep);
+    c.key(warms, "sweep", || {
+        "the longest phase is a sweep, which warms no device up; make another one longer".to_owned()
+    })
+}
+
 fn warmup(c: &Checker, load: &Load) -> Result<(), ProfileError> {
     /// Parts that the fold divides its window into.
     const PARTS: u128 = 48;
@@ -321,6 +330,7 @@ fn phase(c: &Checker, load: &Load, phase: &Phase, line: usize) -> Result<(), Pro
             c.require(load.memory.is_some(), line, || needs("`memory` in [load]"))?;
         }
         Pattern::Burn => {}
+        Pattern::Sweep => sweep(c, phase, line)?,
         Pattern::Pulse => {
             c.require(load.matmul.is_some(), line, || needs("a [load.matmul]"))?;
             c.require(load.transients, line, || {
@@ -343,10 +353,43 @@ fn phase(c: &Checker, load: &Load, phase: &Phase, line: usize) -> Result<(), Pro
     c.require(pulse_only, line, || {
         format!("phase `{name}` is no pulse, yet has `pulse`")
     })?;
+    let sweep_only = phase.sweep.is_none() || phase.pattern == Pattern::Sweep;
+    c.require(sweep_only, line, || {
+        format!("phase `{name}` is no sweep, yet has `sweep`")
+    })?;
     let mode_only = phase.mode == Mode::Overlapped || phase.pattern == Pattern::Training;
     c.require(mode_only, line, || {
         format!("phase `{name}`: `mode` is for training phases only")
     })
+}
+
+fn sweep(c: &Checker, phase: &Phase, line: usize) -> Result<(), ProfileError> {
+    let needs = |what: String| format!("phase `{}` needs {what}", phase.name);
+    let Some(sweep) = phase.sweep else {
+        let all = "sweep = { largest, iterations, warm_up }";
+        return c.require(false, line, || needs(all.to_owned()));
+    };
+    let largest = sweep.largest.bytes();
+    let known = Sweep::SMALLEST..=Sweep::LARGEST;
+    c.require(
+        known.contains(&largest) && largest.0.is_power_of_two(),
+        line,
+        || {
+            needs(format!(
+                "a `largest` that is a power of two from {} to {}, not {}",
+                Sweep::SMALLEST,
+                Sweep::LARGEST,
+                sweep.largest
+            ))
+        },
+    )?;
+    let count = |key: &str, value: u32, most: u32| {
+        c.require((1..=most).contains(&value), line, || {
+            needs(format!("`{key}` from 1 to {most}, not {value}"))
+        })
+    };
+    count("iterations", sweep.iterations, 10_000)?;
+    count("warm_up", sweep.warm_up, 1_000)
 }
 
 fn criterion(

@@ -7,6 +7,7 @@ use crate::error::ProfileError;
 use crate::inventory::Inventory;
 use crate::metric::Metric;
 use crate::quantity::{Quantity, Size, Time, TimeOrZero};
+use crate::units::Bytes;
 use crate::workload::{Dtype, Gemm};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -179,6 +180,8 @@ pub enum Pattern {
     /// The matmuls that draw most: as large as fit, back to back. Shapes are the harness' choice, clocks and limits
     /// stay as they are.
     Burn,
+    /// All-reduces of one size after the other, from 8 B on, doubling, each checked exactly: the group by itself.
+    Sweep,
 }
 
 /// Which parts of a training step run.
@@ -204,6 +207,36 @@ pub struct Phase {
     /// Only for `pulse`.
     #[serde(default)]
     pub pulse: Option<Pulse>,
+    /// Only for `sweep`.
+    #[serde(default)]
+    pub sweep: Option<Sweep>,
+}
+
+/// The sizes of a sweep, and how often each is all-reduced. The sweep begins anew until the phase is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sweep {
+    /// The last size, a power of two; where memory does not allow it, the sweep ends earlier and says so.
+    pub largest: Size,
+    /// Operations of each size that count, out of place and in place each.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub iterations: u32,
+    /// Operations before them that are recorded and do not count.
+    #[schemars(range(min = 1, max = 1_000))]
+    pub warm_up: u32,
+}
+
+impl Sweep {
+    /// The first size.
+    pub const SMALLEST: Bytes = Bytes(8);
+    /// The largest last size.
+    pub const LARGEST: Bytes = Bytes::gibibytes(16);
+
+    /// The sizes up to `largest`, doubling.
+    pub fn sizes(largest: Bytes) -> impl Iterator<Item = Bytes> {
+        let doubled = |size: &Bytes| size.0.checked_mul(2).map(Bytes);
+        std::iter::successors(Some(Self::SMALLEST), doubled).take_while(move |s| *s <= largest)
+    }
 }
 
 /// A square wave of load.

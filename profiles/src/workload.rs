@@ -142,6 +142,15 @@ pub struct Parts {
 #[serde(transparent)]
 pub struct AuditSeed(pub u64);
 
+/// How often each size of a sweep is all-reduced, out of place and in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trials {
+    /// Operations before those that count, at each visit to a size.
+    pub warm_up: u32,
+    /// Operations that count.
+    pub iterations: u32,
+}
+
 /// One step of work, lowered to shapes and bytes; the same for every rank of a group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StepSpec {
@@ -162,6 +171,9 @@ pub struct StepSpec {
     /// Seed of the audits; absent from records made when one seed served for both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub audit_seed: Option<AuditSeed>,
+    /// The buckets are the sizes of a sweep, each measured by itself, and none belongs to a matmul.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<Trials>,
 }
 
 impl StepSpec {

@@ -233,6 +233,7 @@ fn rows(seconds: u64) -> impl Iterator<Item = Frame> {
             device_clock: true,
             rows: vec![row],
             ops: vec![],
+            trials: Vec::new(),
         })
     };
     let all_steps = (0..seconds).flat_map(move |s| (0..DEVICES).map(move |d| steps(s, d)));
@@ -315,6 +316,7 @@ fn opened(seconds: u64) -> Outcome<Opened> {
             operand_pairs: 2,
             seed: 1,
             audit_seed: None,
+            sweep: None,
         }],
         schedule: vec![Segment {
             name: "burn".to_owned(),

@@ -132,6 +132,9 @@ pub struct Steps {
     pub device_clock: bool,
     pub rows: Vec<StepRow>,
     pub ops: Vec<OpRow>,
+    /// All-reduces of a sweep, which are none of `ops`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trials: Vec<TrialRow>,
 }
 
 /// One completed step.
@@ -169,6 +172,28 @@ pub struct OpRow {
     pub end_ns: u64,
     /// Payload held by each rank.
     pub bytes: u64,
+}
+
+/// One all-reduce of a sweep, as one rank saw it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TrialRow {
+    pub seq: u64,
+    /// Counts the step's trials from 0, the same on all ranks.
+    pub index: u32,
+    /// Payload held by each rank.
+    pub bytes: u64,
+    /// The total was written over the inputs.
+    pub in_place: bool,
+    /// Recorded, and no part of any figure.
+    pub warm_up: bool,
+    /// Open loop: decided before, and never moved.
+    pub due_ns: u64,
+    pub start_ns: u64,
+    /// The last rank arrived.
+    pub arrived_ns: u64,
+    pub end_ns: u64,
+    /// Elements of this rank's total that are not the exact sum.
+    pub wrong: u64,
 }
 
 /// Something that happened at one instant.

@@ -14,6 +14,7 @@ pub mod text;
 pub mod escape;
 mod facts;
 pub mod svg;
+mod sweep;
 mod words;
 
 use crate::standing::Standing;

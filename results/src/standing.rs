@@ -5,10 +5,12 @@
 //! devices and sensors arrive does not matter, as long as each one's rows are in order and the
 //! event that opens a window comes before the rows inside it. It judges nothing: [`crate::verdict`].
 
+pub mod sweep;
 pub mod window;
 
 use crate::frame::{
-    Closed, Event, Frame, Kin, Opened, Samples, Series, SeriesKind, StepRow, Steps, Table, What,
+    Closed, Event, Frame, Kin, Opened, Samples, Series, SeriesKind, StepRow, Steps, Table,
+    TrialRow, What,
 };
 use crate::plan::SegmentKind;
 use crate::stats::reading::{Echo, Held};
@@ -291,6 +293,16 @@ impl Standing {
                 None => self.oddities += 1,
             }
         }
+        for trial in &steps.trials {
+            let mut window = self.windows.iter_mut().rev();
+            let window = window.find(|w| w.start_ns <= trial.start_ns);
+            match window.filter(|_| is_possible_trial(trial)) {
+                Some(window) => {
+                    window.trial(trial, members_at(&self.members, trial.end_ns));
+                }
+                None => self.oddities += 1,
+            }
+        }
         Ok(())
     }
 
@@ -513,6 +525,16 @@ fn is_possible(row: &StepRow) -> bool {
         && (row.flop <= 0.0 || row.gemms > 0)
         && (row.memory_bytes == 0 || row.memory_ns > 0)
         && row.memory_ns <= length.saturating_add(FIT_SLACK_NS)
+}
+
+/// Times that run forwards, over a payload of whole elements of which no more can be wrong than there are.
+fn is_possible_trial(row: &TrialRow) -> bool {
+    row.due_ns <= row.end_ns
+        && row.start_ns <= row.arrived_ns
+        && row.arrived_ns <= row.end_ns
+        && row.bytes >= 4
+        && row.bytes.is_multiple_of(4)
+        && row.wrong <= row.bytes / 4
 }
 
 fn members_at(members: &[(u64, Vec<u32>)], at_ns: u64) -> &[u32] {

@@ -6,7 +6,7 @@
 //! is left out, which the reader says.
 //!
 //! A run's folder holds either `journal.hmj` ([`journal`]), or the files of [`seal`]: `seal`,
-//! `manifest.json`, `opened.json`, `events.json`, `steps.parquet`, `ops.parquet` and one
+//! `manifest.json`, `opened.json`, `events.json`, `steps.parquet`, `ops.parquet`, after a sweep `sweep.parquet`, and one
 //! `telemetry-NAME.parquet` a table. Files and folders whose name begins with one of [`COMPANIONS`]
 //! may lie beside them; they are no part of the record.
 

@@ -220,6 +220,7 @@ impl Invented {
             operand_pairs: 16,
             seed: 20_260_301,
             audit_seed: None,
+            sweep: None,
         };
         let load = &loaded.profile.load;
         Plan {

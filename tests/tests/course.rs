@@ -210,6 +210,7 @@ impl Led {
                     device_clock: true,
                     rows: vec![row],
                     ops: Vec::new(),
+                    trials: Vec::new(),
                 }),
             ));
         }

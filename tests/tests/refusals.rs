@@ -138,6 +138,65 @@ fn an_unknown_name_in_a_profile_is_shown_with_its_line_and_those_that_are_known(
 }
 
 #[test]
+fn a_sweep_that_cannot_be_meant_is_refused_at_the_line_where_its_phase_opens() {
+    let sweep = |inside: &str| {
+        let phase = format!(
+            "name = \"sweep\"\npattern = \"sweep\"\nduration = \"1 s\"\n{inside}\n\n[telemetry]"
+        );
+        changed("[telemetry]", &format!("[[load.phase]]\n{phase}"))
+    };
+    let with = |largest: &str, iterations: u32, warm_up: u32| {
+        sweep(&format!(
+            "sweep = {{ largest = \"{largest}\", iterations = {iterations}, warm_up = {warm_up} }}"
+        ))
+    };
+    for (text, wanted) in [
+        (
+            sweep(""),
+            "phase `sweep` needs sweep = { largest, iterations, warm_up }",
+        ),
+        (
+            with("3 MiB", 20, 5),
+            "power of two from 8.00\u{a0}B to 16\u{a0}GiB, not 3\u{a0}MiB",
+        ),
+        (with("4 B", 20, 5), "needs a `largest`"),
+        (with("32 GiB", 20, 5), "needs a `largest`"),
+        (with("1 MiB", 0, 5), "`iterations` from 1 to 10000, not 0"),
+        (
+            with("1 MiB", 10_001, 5),
+            "`iterations` from 1 to 10000, not 10001",
+        ),
+        (with("1 MiB", 20, 0), "`warm_up` from 1 to 1000, not 0"),
+        (
+            with("1 MiB", 20, 5).replace("pattern = \"sweep\"", "pattern = \"steady\""),
+            "phase `sweep` needs a [load.matmul]",
+        ),
+        (
+            with("1 MiB", 20, 5).replace("pattern = \"sweep\"", "pattern = \"memory\""),
+            "phase `sweep` is no sweep, yet has `sweep`",
+        ),
+    ] {
+        let opens = text
+            .lines()
+            .position(|l| l == "name = \"sweep\"")
+            .unwrap_or(0);
+        let folder = RunFolder::new();
+        folder.write("p.toml", &text);
+        let said = refusal(&folder, &["profiles", "check", "../p.toml"]);
+        assert!(said.starts_with(&format!("../p.toml:{opens}: ")), "{said}");
+        assert!(said.contains(wanted), "`{wanted}` is missing: {said}");
+    }
+    let longest = with("1 MiB", 20, 5).replace("duration = \"1 s\"", "duration = \"1 h\"");
+    profile_refused(&longest, "sweep = {", &["the longest phase is a sweep"]);
+    let unknown = with("1 MiB", 20, 5).replace("warm_up", "warmup");
+    profile_refused(
+        &unknown,
+        "warmup = 5",
+        &["unknown key `warmup`; known: `largest`"],
+    );
+}
+
+#[test]
 fn a_duration_of_zero_or_less_is_refused_in_a_profile_and_on_the_command_line() {
     for bad in ["0 s", "-8 s", "8 parsecs", "8", "200 day"] {
         let text = changed("duration = \"8 s\"", &format!("duration = \"{bad}\""));

@@ -194,6 +194,7 @@ fn shape(
         operand_pairs: 16,
         seed: 0x5EED_0000_0000 + u64::from(gemm.m),
         audit_seed: None,
+        sweep: None,
     };
     let mut step = device.prepare(&spec, None)?;
     let before = shown.audits;

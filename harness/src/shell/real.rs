@@ -11,6 +11,7 @@ use crate::shell::inbox::{INPUTS_MAX, Inlet};
 use crate::shell::pen::Pen;
 use crate::shell::probes::{Probe, Probes};
 use crate::view::{Key, View};
+use hallmark_kernels::collective::CollectiveError;
 use hallmark_kernels::collective::host::Region;
 use hallmark_kernels::device::DeviceInfo;
 use hallmark_kernels::work::bucket_layout;
@@ -191,40 +192,37 @@ impl Crew {
 
     /// Prepares all steps on all devices that are there, and lays out the memory of their group, which the run forms.
     ///
-    /// Returns the shared region, which must live as long as the run, and the self-tests.
+    /// Returns the shared regions, which must live as long as the run, and the self-tests.
     ///
     /// # Errors
-    /// [`Failure`] when the region cannot be made or the operator interrupts.
+    /// [`Failure`] when a region cannot be made or the operator interrupts.
     pub fn prepare(&mut self, plan: &Plan, clock: RunClock) -> Result<Prepared, Failure> {
         let present: Vec<u32> = (0..plan.devices.len() as u32)
             .filter(|d| !self.is_missing(*d))
             .collect();
-        let grouped = plan.steps.iter().position(|s| !s.buckets.is_empty());
-        let region = match grouped {
-            Some(step) if !present.is_empty() => {
-                let layout = bucket_layout(&plan.steps[step]);
-                let region =
-                    Region::create(plan.devices.len() as u32, &layout).map_err(Failure::broken)?;
-                Some((step, region))
-            }
-            _ => None,
-        };
+        let ranks = plan.devices.len() as u32;
+        let reducing = plan.steps.iter().enumerate();
+        let reducing = reducing.filter(|(_, s)| !present.is_empty() && !s.buckets.is_empty());
+        let regions = reducing
+            .map(|(step, spec)| Ok((step, Region::create(ranks, &bucket_layout(spec))?)))
+            .collect::<Result<Vec<(usize, Region)>, CollectiveError>>()
+            .map_err(Failure::broken)?;
         for &device in &present {
-            let group = region.as_ref().map(|(step, region)| Group {
+            let groups = regions.iter().map(|(step, region)| Group {
                 step: *step,
                 path: region.path().to_owned(),
                 rank: device,
-                ranks: plan.devices.len() as u32,
+                ranks,
             });
             let order = ToWorker::Prepare {
                 steps: plan.steps.clone(),
-                group,
+                groups: groups.collect(),
                 queue_depth: plan.queue_depth,
             };
             self.fleet.tell(device, &order);
         }
         let mut prepared = Prepared {
-            region: region.map(|r| r.1),
+            regions: regions.into_iter().map(|r| r.1).collect(),
             self_tests: Vec::new(),
             expected_ns: Vec::new(),
             facts: Vec::new(),
@@ -260,7 +258,8 @@ impl Crew {
 
 /// What preparing came to.
 pub struct Prepared {
-    pub region: Option<Region>,
+    /// One for each step that reduces; they must live as long as the run.
+    pub regions: Vec<Region>,
     pub self_tests: Vec<(u32, bool, String)>,
     /// About how long each step takes, by device.
     pub expected_ns: Vec<(u32, Vec<u64>)>,
@@ -307,7 +306,7 @@ pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
     }
     let mut hands = Hands {
         fleet: crew.fleet,
-        region: prepared.region,
+        regions: prepared.regions,
         pen: &pen,
         view,
         ending: None,
@@ -435,7 +434,7 @@ fn last_rows(run: &mut Run, hands: &mut Hands, inbox: &Receiver<Input>, clock: R
 
 struct Hands<'a> {
     fleet: Box<dyn Workers>,
-    region: Option<Region>,
+    regions: Vec<Region>,
     pen: &'a Pen,
     view: &'a mut dyn View,
     ending: Option<Ending>,
@@ -465,7 +464,7 @@ impl Hands<'_> {
                 Output::Tell(device, order) => self.fleet.tell(device, &order),
                 Output::Kill(device) => self.fleet.kill(device),
                 Output::Abandon { generation, lost } => {
-                    if let Some(region) = &self.region {
+                    for region in &self.regions {
                         region.abort(generation, &lost);
                     }
                 }

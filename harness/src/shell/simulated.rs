@@ -504,6 +504,7 @@ impl<H: Hall> World<H> {
             collective_fault: fault,
             missing_ranks: Vec::new(),
             arrival_skew_ns: 0,
+            self_test: None,
         };
         let asked = asked(&self.plan, &head, device.coupled);
         self.hall
@@ -516,7 +517,7 @@ impl<H: Hall> World<H> {
             };
             self.inputs.push_back(Input::Worker(index as u32, wrong));
         }
-        if let Some((row, ops)) = device.driver.retired(&done, |t| t)
+        if let Some((row, ops, _)) = device.driver.retired(&done, |t| t)
             && done.collective_fault.is_none()
         {
             device.rows.rows.push(row);
@@ -561,5 +562,6 @@ fn empty(device: u32) -> Steps {
         device_clock: true,
         rows: Vec::new(),
         ops: Vec::new(),
+        trials: Vec::new(),
     }
 }

@@ -107,6 +107,26 @@ pub fn first_mismatch(
     }))
 }
 
+/// How many elements of `slice` differ in any bit from the total over `members`.
+///
+/// # Errors
+/// [`TooManyRanks`] above [`EXACT_RANKS_MAX`].
+pub fn wrong_elements(
+    slice: &[f32],
+    seed: u64,
+    members: &[u32],
+    iteration: u64,
+) -> Result<u64, TooManyRanks> {
+    let keys = keys(seed, members, iteration)?;
+    if digest(slice) == expected_digest(seed, members, slice.len(), iteration)? {
+        return Ok(0);
+    }
+    let differs = |(index, found): &(usize, &f32)| {
+        total_at(&keys, *index as u32).to_bits() != found.to_bits()
+    };
+    Ok(slice.iter().enumerate().filter(differs).count() as u64)
+}
+
 fn keys(seed: u64, members: &[u32], iteration: u64) -> Result<Vec<u32>, TooManyRanks> {
     if members.len() > EXACT_RANKS_MAX {
         return Err(TooManyRanks {

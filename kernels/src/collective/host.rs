@@ -60,6 +60,9 @@ enum Word {
     Done,
 }
 
+/// A rank's buffers of a bucket: [`Region::input`] or [`Region::output`].
+type Side = fn(&Region, usize, u32) -> Result<*mut f32, CollectiveError>;
+
 /// Why a wait ended without its word.
 enum Stop {
     TimedOut,
@@ -282,37 +285,37 @@ impl HostCollective {
         Ok(latest)
     }
 
-    /// Sums this rank's piece into every output; `false` if the generation was given up meanwhile.
-    fn sum_share(&self, bucket: usize) -> Result<bool, CollectiveError> {
+    /// Sums this rank's piece into the buffers of side `to`; `false` if the generation was given up meanwhile.
+    fn sum_share(&self, bucket: usize, to: Side) -> Result<bool, CollectiveError> {
         let floats = self.region.floats(bucket)?;
         let place = self.members.iter().take_while(|&&m| m != self.rank).count();
-        let (from, to) = piece(floats, place, self.members.len());
-        let gather = |side: fn(&Region, usize, u32) -> Result<*mut f32, CollectiveError>| {
+        let (from, end) = piece(floats, place, self.members.len());
+        let gather = |side: Side| {
             self.members
                 .iter()
                 .map(|&m| side(&self.region, bucket, m))
                 .collect::<Result<Vec<_>, _>>()
         };
-        let mut outs = gather(Region::output)?;
+        let mut outs = gather(to)?;
         let mut ins: Vec<*const f32> = gather(Region::input)?
             .into_iter()
             .map(<*mut f32>::cast_const)
             .collect();
         let stream = floats.saturating_mul(2 * self.members.len()) >= STREAM_FLOATS;
         let mut at = from;
-        // SAFETY: `from <= to <= floats`, the length of each buffer.
+        // SAFETY: `from <= end <= floats`, the length of each buffer.
         let advance = |ins: &mut [*const f32], outs: &mut [*mut f32], by: usize| unsafe {
             ins.iter_mut().for_each(|p| *p = p.add(by));
             outs.iter_mut().for_each(|p| *p = p.add(by));
         };
         advance(&mut ins, &mut outs, from);
-        while at < to {
+        while at < end {
             if self.region.aborted(self.generation) {
                 return Ok(false);
             }
-            let len = BLOCK_FLOATS.min(to - at);
+            let len = BLOCK_FLOATS.min(end - at);
             // SAFETY: buffers are page-aligned and pieces and blocks start on cache lines; all lie inside the
-            // region, apart from each other. All members have arrived, so none writes an input or reads an
+            // region, apart from each other, or in place each output is the input of the same rank. All members have arrived, so none writes an input or reads an
             // output, and no other member writes this piece; a process that breaks this changes values only.
             unsafe { sum_into(self.isa, &ins, &outs, len, stream) };
             at += len;
@@ -363,7 +366,19 @@ impl Collective for HostCollective {
         let bytes = self.region.floats(bucket)? as u64 * 4;
         // Buckets are counted in `usize`, but nobody lays out 2³² of them: each takes a page.
         let name = u32::try_from(bucket).unwrap_or(NO_BUCKET - 1);
-        self.meet(name, bytes, limit, |me| me.sum_share(bucket))
+        self.meet(name, bytes, limit, |me| {
+            me.sum_share(bucket, Region::output)
+        })
+    }
+
+    fn all_reduce_in_place(
+        &mut self,
+        bucket: usize,
+        limit: Duration,
+    ) -> Result<Reduced, CollectiveError> {
+        let bytes = self.region.floats(bucket)? as u64 * 4;
+        let name = u32::try_from(bucket).unwrap_or(NO_BUCKET - 1);
+        self.meet(name, bytes, limit, |me| me.sum_share(bucket, Region::input))
     }
 
     fn barrier(&mut self, limit: Duration) -> Result<Reduced, CollectiveError> {

@@ -1,7 +1,9 @@
-//! The thread that all-reduces buckets beside the matmuls, and audits a share of them.
+//! The thread that all-reduces buckets beside the matmuls, and audits a share of them; in a sweep it has the device to itself.
 
 use crate::audit;
+use crate::backend::SelfTest;
 use crate::collective::exact::{digest, expected_digest, fill_exact, first_mismatch};
+use crate::collective::sweep::Sweep;
 use crate::collective::{Collective, CollectiveError, FORMING, LEAST_PATIENCE};
 use crate::timer::now_ns;
 use crate::work::{Span, Work};
@@ -14,6 +16,10 @@ use std::time::Duration;
 pub enum Ask {
     Reduce {
         bucket: usize,
+        seq: u64,
+    },
+    /// The step's part of a sweep.
+    Sweep {
         seq: u64,
     },
     /// Ends a step: the votes to stop, and an answer with everything since the last one.
@@ -35,6 +41,7 @@ pub struct Reduced {
     pub skew_ns: u64,
     pub stop_votes: u32,
     pub fault: Option<(String, Vec<u32>)>,
+    pub self_test: Option<SelfTest>,
 }
 
 /// The thread, spoken to through channels.
@@ -48,6 +55,7 @@ impl Reducer {
     /// `spec`: whose seeds choose gradients and audited buckets; the same on all ranks.
     pub fn start(collective: Box<dyn Collective>, spec: &StepSpec) -> Self {
         let (seed, audits, share) = (spec.seed, spec.audits(), spec.audit_share);
+        let sweep = Sweep::of(spec);
         let (asks, inbox) = channel();
         let (outbox, answers) = channel();
         let thread = std::thread::spawn(move || {
@@ -57,6 +65,7 @@ impl Reducer {
                 audits,
                 share,
                 patience: LEAST_PATIENCE,
+                sweep,
                 step: Reduced::default(),
             };
             rank.fill_all();
@@ -107,6 +116,7 @@ struct Rank {
     share: f64,
     /// A rank that waits longer for others gives its group up.
     patience: Duration,
+    sweep: Option<Sweep>,
     step: Reduced,
 }
 
@@ -130,6 +140,14 @@ impl Rank {
             Ask::Reduce { bucket, seq } => {
                 if self.step.fault.is_none()
                     && let Err(error) = self.reduce(bucket, seq)
+                {
+                    self.fail(&error);
+                }
+                None
+            }
+            Ask::Sweep { seq } => {
+                if self.step.fault.is_none()
+                    && let Err(error) = self.visit(seq)
                 {
                     self.fail(&error);
                 }
@@ -221,6 +239,18 @@ impl Rank {
             end_ns: now_ns(),
             amount: 0.0,
         });
+        Ok(())
+    }
+
+    fn visit(&mut self, seq: u64) -> Result<(), CollectiveError> {
+        let Some(sweep) = &self.sweep else {
+            return Ok(());
+        };
+        let visited = sweep.visit(self.collective.as_mut(), seq, self.patience)?;
+        self.step.spans.extend(visited.spans);
+        self.step.mismatches.extend(visited.mismatches);
+        self.step.skew_ns += visited.skew_ns;
+        self.step.self_test = visited.self_test;
         Ok(())
     }
 

@@ -308,9 +308,14 @@ impl Machine {
             collective_fault: None,
             missing_ranks: Vec::new(),
             arrival_skew_ns: 0,
+            self_test: None,
         };
         if parts.gemms {
             self.gemms(submission, &mut done)?;
+        } else if parts.buckets && self.spec.sweep.is_some() {
+            if let Some(reducer) = &self.reducer {
+                reducer.ask(Ask::Sweep { seq });
+            }
         } else if parts.buckets {
             for bucket in 0..self.spec.buckets.len() {
                 self.reduce(bucket, seq);
@@ -325,6 +330,7 @@ impl Machine {
             done.mismatches.extend(reduced.mismatches);
             done.stop_votes = reduced.stop_votes;
             done.arrival_skew_ns = reduced.skew_ns;
+            done.self_test = reduced.self_test;
             if let Some((why, missing)) = reduced.fault {
                 done.collective_fault = Some(why);
                 done.missing_ranks = missing;

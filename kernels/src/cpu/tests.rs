@@ -20,6 +20,7 @@ fn spec() -> StepSpec {
         operand_pairs: 16,
         seed: 11,
         audit_seed: Some(AuditSeed(12)),
+        sweep: None,
     }
 }
 

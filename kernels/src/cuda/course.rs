@@ -215,6 +215,7 @@ mod tests {
             operand_pairs: 3,
             seed: 5,
             audit_seed: None,
+            sweep: None,
         }
     }
 

@@ -183,6 +183,7 @@ mod tests {
             operand_pairs: 16,
             seed: 1,
             audit_seed: None,
+            sweep: None,
         }
     }
 

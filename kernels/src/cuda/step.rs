@@ -128,6 +128,7 @@ impl Step {
             collective_fault,
             missing_ranks,
             arrival_skew_ns: fed.arrival_skew_ns,
+            self_test: None,
         })
     }
 

@@ -184,6 +184,7 @@ impl Flight {
             collective_fault,
             missing_ranks,
             arrival_skew_ns: fed.arrival_skew_ns,
+            self_test: None,
         })
     }
 

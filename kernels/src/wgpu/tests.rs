@@ -135,6 +135,7 @@ fn spec(gemms: Vec<Gemm>) -> StepSpec {
         operand_pairs: 2,
         seed: 0x5EED_0123_4567,
         audit_seed: Some(AuditSeed(0x0A0D_1700)),
+        sweep: None,
     }
 }
 

@@ -12,6 +12,7 @@ mod gates;
 mod labels;
 mod panels;
 mod spread;
+mod sweep;
 mod top;
 
 use super::escape::xml;
@@ -42,6 +43,7 @@ impl Format for Html {
             gates::section(story),
             course::section(story),
             spread::section(story),
+            sweep::section(story),
             devices::section(story),
             evidence::section(story),
             evidence::reading(story),

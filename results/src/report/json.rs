@@ -2,10 +2,11 @@
 //!
 //! Times are nanoseconds since the run's start, values in their unit's base; what is unknown is null, never zero.
 
-use super::{Format, Story, facts, words};
+use super::{Format, Story, facts, sweep, words};
 use crate::diagnosis::Diagnosis;
 use crate::frame::{ClockState, Event, Host, Provenance};
 use crate::plan::Segment;
+use crate::standing::window::{Gathered, Window};
 use crate::verdict::{Finding, NotMeasured, Outcome, Punch};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::Unit;
@@ -55,6 +56,9 @@ struct Report<'a> {
     punch: &'a [Punch],
     devices: Vec<DevicePart<'a>>,
     series: Vec<SeriesPart>,
+    /// Absent where no phase swept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sweeps: Vec<SweepPart>,
     not_measured: &'a [NotMeasured],
     power_level: &'static str,
     as_found: BTreeMap<String, BTreeMap<String, Vec<String>>>,
@@ -177,6 +181,34 @@ struct SeriesPart {
     coverage: Option<f64>,
 }
 
+#[derive(Serialize)]
+struct SweepPart {
+    phase: String,
+    ranks: usize,
+    /// Operations that not every rank told of in the same way.
+    incomplete: u64,
+    sizes: Vec<SizePart>,
+}
+
+/// Times in s, bandwidths in B/s.
+#[derive(Serialize)]
+struct SizePart {
+    bytes: u64,
+    in_place: bool,
+    operations: u64,
+    warm_up: u64,
+    wrong_elements: u64,
+    time_mean: Option<f64>,
+    algbw: Option<f64>,
+    busbw: Option<f64>,
+    /// From the due time.
+    latency_p50: Option<f64>,
+    latency_p99: Option<f64>,
+    latency_p999: Option<f64>,
+    skew_p50: Option<f64>,
+    transfer_p50: Option<f64>,
+}
+
 impl<'a> Report<'a> {
     fn of(story: &Story<'a>) -> Report<'a> {
         let Story {
@@ -224,6 +256,7 @@ impl<'a> Report<'a> {
             punch: &verdict.punch,
             devices: facts::devices(story).into_iter().map(device).collect(),
             series: facts::series(story).into_iter().map(series).collect(),
+            sweeps: sweep::windows(story).map(|w| swept(story, w)).collect(),
             not_measured: &verdict.not_measured,
             power_level: facts::power_level(story).0,
             as_found: facts::as_found(story)
@@ -255,6 +288,43 @@ fn run<'a>(story: &Story<'a>) -> RunPart<'a> {
         judged_ns: facts::main_window(story).map(|w| w.length_ns(now)),
         host: &opened.host,
         odd_rows: story.standing.oddities(),
+    }
+}
+
+fn swept(story: &Story<'_>, window: &Window) -> SweepPart {
+    let ranks = facts::ranks(story, window);
+    let part = |bytes: u64, in_place: bool, way: Option<sweep::Way<'_>>| {
+        let way = way?;
+        let trials = way.trials;
+        let quantile = |of: &Gathered, name: &str| of.get().and_then(|t| sweep::quantile(t, name));
+        Some(SizePart {
+            bytes,
+            in_place,
+            operations: trials.whole.count(),
+            warm_up: trials.warm_up,
+            wrong_elements: trials.wrong,
+            time_mean: way.figures.map(|f| f.time_s),
+            algbw: way.figures.map(|f| f.algbw),
+            busbw: way.figures.and_then(|f| f.busbw),
+            latency_p50: quantile(&trials.latency, "p50"),
+            latency_p99: quantile(&trials.latency, "p99"),
+            latency_p999: quantile(&trials.latency, "p99.9"),
+            skew_p50: quantile(&trials.skew, "p50"),
+            transfer_p50: quantile(&trials.transfer, "p50"),
+        })
+    };
+    let sizes = sweep::sizes(window, ranks);
+    let ways = sizes.iter().flat_map(|size| {
+        [
+            part(size.bytes, false, size.out),
+            part(size.bytes, true, size.within),
+        ]
+    });
+    SweepPart {
+        phase: facts::segment_name(story, window),
+        ranks,
+        incomplete: window.group.sweep.incomplete,
+        sizes: ways.flatten().collect(),
     }
 }
 

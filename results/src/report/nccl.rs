@@ -3,15 +3,16 @@
 //!
 //! Time is the mean of whole operations, from the first rank's start to the last one's end, arrival skew included: what
 //! nccl-tests averages is one rank's own. The last line is the plateau, the largest message, and no mean over sizes.
-//! Refuses to call a result right where not every one was checked: `#wrong` is then N/A.
+//! Refuses to call a result right where not every one was checked: `#wrong` is then N/A. Of a sweep every one was, and
+//! `#wrong` counts elements over all its operations and ranks.
 //!
 //! Source: nccl-tests, `src/common.cu` and `doc/PERFORMANCE.md`.
 
 use super::escape::clean;
+use super::sweep::{self, Figures, Way};
 use super::{Format, Story, facts, words};
 use crate::plan::SegmentKind;
-use crate::standing::window::Window;
-use crate::stats::distribution::Distribution;
+use crate::standing::window::{Gathered, Window};
 use std::fmt::Write;
 
 /// Bytes of a bucket's element, f32.
@@ -85,8 +86,16 @@ fn table(out: &mut String, story: &Story<'_>, window: &Window) {
             }
         ),
     );
+    let swept = !window.group.sweep.sizes.is_empty();
     let wrong = checked(story, window);
-    line(out, &format!("# {}", wrong.about));
+    if swept {
+        line(
+            out,
+            "# every result was checked against the exact sum, the warm-up's too; #wrong: elements over all of them",
+        );
+    } else {
+        line(out, &format!("# {}", wrong.about));
+    }
     line(
         out,
         &heading(
@@ -107,6 +116,9 @@ fn table(out: &mut String, story: &Story<'_>, window: &Window) {
             "",
         ),
     );
+    if swept {
+        return sizes(out, window, ranks);
+    }
     let mut plateau = None;
     for (&bytes, times) in &window.group.ops {
         let Some(times) = times.get() else {
@@ -115,13 +127,21 @@ fn table(out: &mut String, story: &Story<'_>, window: &Window) {
         let Some(figures) = Figures::new(bytes, times, ranks) else {
             continue;
         };
-        line(out, &row(bytes, &figures, wrong.count));
+        line(
+            out,
+            &row(bytes, &side(Some(figures), wrong.count), &side(None, None)),
+        );
         plateau = Some((bytes, figures, times.count()));
     }
+    plateau_line(out, plateau);
+}
+
+fn plateau_line(out: &mut String, plateau: Option<(u64, Figures, u64)>) {
     if let Some((bytes, figures, count)) = plateau {
-        let busbw = figures
-            .busbw
-            .map_or_else(|| "none, one rank".to_owned(), |b| format!("{b:.2} GB/s"));
+        let busbw = figures.busbw.map_or_else(
+            || "none, one rank".to_owned(),
+            |b| format!("{:.2} GB/s", b / 1e9),
+        );
         line(
             out,
             &format!("# Plateau bus bandwidth : {busbw}, at {bytes} B, over {count} operations"),
@@ -129,24 +149,63 @@ fn table(out: &mut String, story: &Story<'_>, window: &Window) {
     }
 }
 
-/// One size, in the units of the columns.
-struct Figures {
-    time_us: f64,
-    algbw: f64,
-    busbw: Option<f64>,
-}
-
-impl Figures {
-    /// `None` where no time passed.
-    fn new(bytes: u64, times: &Distribution, ranks: usize) -> Option<Self> {
-        let mean_s = times.mean().filter(|mean| *mean > 0.0)?;
-        let algbw = bytes as f64 / mean_s / 1e9;
-        let factor = 2.0 * (ranks as f64 - 1.0) / ranks.max(1) as f64;
-        Some(Self {
-            time_us: mean_s * 1e6,
-            algbw,
-            busbw: (ranks > 1).then_some(algbw * factor),
-        })
+/// The sizes of a sweep, and beneath them how long after its due time each was there.
+fn sizes(out: &mut String, window: &Window, ranks: usize) {
+    let sizes = sweep::sizes(window, ranks);
+    let mut plateau = None;
+    for size in &sizes {
+        let told = |way: Option<Way<'_>>| {
+            way.map_or_else(
+                || side(None, None),
+                |w| side(w.figures, Some(w.trials.wrong)),
+            )
+        };
+        line(out, &row(size.bytes, &told(size.out), &told(size.within)));
+        if let Some((way, figures)) = size.out.and_then(|o| Some((o, o.figures?))) {
+            plateau = Some((size.bytes, figures, way.trials.whole.count()));
+        }
+    }
+    plateau_line(out, plateau);
+    let incomplete = window.group.sweep.incomplete;
+    if incomplete > 0 {
+        line(
+            out,
+            &format!(
+                "# {incomplete} operations that not every rank told of in the same way are in no row"
+            ),
+        );
+    }
+    line(
+        out,
+        "# latency in us from the due time, which never moves; arrival skew and transfer apart; out of place",
+    );
+    line(
+        out,
+        &format!(
+            "#{:>13}  {:>10}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}",
+            "size", "operations", "p50", "p99", "p99.9", "skew p50", "transfer"
+        ),
+    );
+    for size in &sizes {
+        let Some(way) = size.out else { continue };
+        let us = |of: &Gathered, name: &str| {
+            let value = of.get().and_then(|times| sweep::quantile(times, name));
+            value.map_or_else(|| "N/A".to_owned(), |s| format!("{:.2}", s * 1e6))
+        };
+        let trials = way.trials;
+        line(
+            out,
+            &format!(
+                "#{:>13}  {:>10}  {:>9}  {:>9}  {:>9}  {:>9}  {:>9}",
+                size.bytes,
+                trials.latency.count(),
+                us(&trials.latency, "p50"),
+                us(&trials.latency, "p99"),
+                us(&trials.latency, "p99.9"),
+                us(&trials.skew, "p50"),
+                us(&trials.transfer, "p50"),
+            ),
+        );
     }
 }
 
@@ -192,17 +251,26 @@ fn heading(left: [&str; 5], time: &str, algbw: &str, busbw: &str, wrong: &str) -
     format!("#{size:>13}  {count:>12}  {kind:>6}  {redop:>6}  {root:>4}  {side}  {side}")
 }
 
-/// Out of place on the left; nothing is reduced in place, so the right side is N/A.
-fn row(bytes: u64, figures: &Figures, wrong: Option<u64>) -> String {
+/// Out of place on the left, in place on the right.
+fn row(bytes: u64, left: &str, right: &str) -> String {
     let count = bytes / ELEMENT_BYTES;
-    let busbw = figures
-        .busbw
-        .map_or_else(|| "N/A".to_owned(), |busbw| format!("{busbw:.2}"));
-    let wrong = wrong.map_or_else(|| "N/A".to_owned(), |wrong| wrong.to_string());
-    let none = "N/A";
     format!(
-        "{bytes:>14}  {count:>12}  {:>6}  {:>6}  {:>4}  {:>9.2}  {:>8.2}  {busbw:>8}  {wrong:>6}  {none:>9}  {none:>8}  {none:>8}  {none:>6}",
-        "float", "sum", -1, figures.time_us, figures.algbw
+        "{bytes:>14}  {count:>12}  {:>6}  {:>6}  {:>4}  {left}  {right}",
+        "float", "sum", -1
+    )
+}
+
+/// Time, bandwidths and wrong elements of one way; N/A for what is not known.
+fn side(figures: Option<Figures>, wrong: Option<u64>) -> String {
+    let told = |value: Option<f64>, scale: f64| {
+        value.map_or_else(|| "N/A".to_owned(), |value| format!("{:.2}", value * scale))
+    };
+    let wrong = wrong.map_or_else(|| "N/A".to_owned(), |wrong| wrong.to_string());
+    format!(
+        "{:>9}  {:>8}  {:>8}  {wrong:>6}",
+        told(figures.map(|f| f.time_s), 1e6),
+        told(figures.map(|f| f.algbw), 1e-9),
+        told(figures.and_then(|f| f.busbw), 1e-9),
     )
 }
 
@@ -212,6 +280,7 @@ mod tests {
     use super::*;
     use crate::frame::{Event, Frame, Provenance, What};
     use crate::standing::Standing;
+    use crate::stats::distribution::Distribution;
     use crate::verdict;
 
     fn times(seconds: &[f64]) -> Distribution {
@@ -225,8 +294,8 @@ mod tests {
     #[test]
     fn bandwidths_follow_the_published_formulas() {
         let figures = Figures::new(1 << 30, &times(&[0.4, 0.6]), 4).unwrap();
-        assert!((figures.time_us - 5e5).abs() < 5e2, "{}", figures.time_us);
-        assert!((figures.algbw - 2.147).abs() < 0.003, "{}", figures.algbw);
+        assert!((figures.time_s - 0.5).abs() < 5e-4, "{}", figures.time_s);
+        assert!((figures.algbw - 2.147e9).abs() < 3e6, "{}", figures.algbw);
         let busbw = figures.busbw.unwrap();
         assert!((busbw / figures.algbw - 1.5).abs() < 1e-12);
         // A tautology for our own rows, and how an imported table is checked: n = 2 / (2 − busbw / algbw).
@@ -239,7 +308,7 @@ mod tests {
     fn a_row_has_thirteen_columns_as_scripts_split_them() {
         let figures = Figures::new(26_214_400, &times(&[0.005]), 2).unwrap();
         for wrong in [Some(0), None] {
-            let text = row(26_214_400, &figures, wrong);
+            let text = row(26_214_400, &side(Some(figures), wrong), &side(None, None));
             let columns: Vec<&str> = text.split_whitespace().collect();
             assert_eq!(columns.len(), 13, "{text}");
             assert_eq!(&columns[..5], ["26214400", "6553600", "float", "sum", "-1"]);
@@ -249,7 +318,7 @@ mod tests {
         let head = heading(["a", "b", "c", "d", "e"], "f", "g", "h", "i");
         assert_eq!(
             head.len(),
-            row(8, &figures, None).len(),
+            row(8, &side(Some(figures), None), &side(None, None)).len(),
             "columns are aligned"
         );
     }

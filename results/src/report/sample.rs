@@ -107,6 +107,7 @@ impl Sample {
             operand_pairs: 16,
             seed: 1,
             audit_seed: None,
+            sweep: None,
         };
         Plan {
             profile_digest: profile::digest(&loaded.text),
@@ -375,6 +376,7 @@ impl Sample {
             device_clock: true,
             rows: vec![row],
             ops,
+            trials: Vec::new(),
         }))
     }
 

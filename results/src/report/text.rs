@@ -3,7 +3,7 @@
 //! 76 to 100 columns, aligned by display width; colour only repeats what the shapes say.
 
 use super::escape::{clean, width};
-use super::{Format, Story, facts, words};
+use super::{Format, Story, facts, sweep, words};
 use crate::verdict::{Finding, Outcome};
 
 const NARROWEST: usize = 76;
@@ -323,6 +323,9 @@ fn labelled_lines(story: &Story<'_>, columns: usize, paint: Paint) -> Vec<String
         .collect();
     if !absent.is_empty() {
         put("not measured", &absent.join("; "));
+    }
+    for said in sweep::windows(story).filter_map(|w| sweep::sentence(story, w)) {
+        put("sweep", &said);
     }
     let notes = notes(story);
     for (index, note) in notes.iter().enumerate() {

@@ -436,3 +436,17 @@ fn told(what: &What, table: &dyn Fn(u32) -> String) -> Option<(&'static str, Str
         }
     })
 }
+
+/// Percentiles that a distribution's samples can support.
+pub fn supported(count: u64) -> Vec<(f64, &'static str)> {
+    let all = [
+        (0.5, "p50", 1),
+        (0.95, "p95", 20),
+        (0.99, "p99", 100),
+        (0.999, "p99.9", 1_000),
+    ];
+    all.into_iter()
+        .filter(|(_, _, least)| count >= *least)
+        .map(|(q, name, _)| (q, name))
+        .collect()
+}

@@ -1,6 +1,7 @@
 //! What happened within one segment of the schedule: per device, per series and for the group.
 
-use crate::frame::{OpRow, SeriesKind, StepRow};
+use super::sweep::SweepWindow;
+use crate::frame::{OpRow, SeriesKind, StepRow, TrialRow};
 use crate::plan::{Plan, Segment, SegmentKind};
 use crate::stats::blocks::Blocks;
 use crate::stats::dependence::Dependence;
@@ -57,6 +58,8 @@ pub struct GroupWindow {
     pub skew: Gathered,
     /// Time of whole operations by payload, from the first rank's start to the last one's end, s.
     pub ops: BTreeMap<u64, Gathered>,
+    /// All-reduces of a sweep; those out of place are among `ops` too.
+    pub sweep: SweepWindow,
     /// Operations that some rank has not reported, by step and place within it.
     open_ops: BTreeMap<(u64, u32), OpenOp>,
     /// Latest step of each device, and how many of its operations were reported.
@@ -226,6 +229,17 @@ impl Window {
     }
 }
 
+impl Window {
+    /// One rank's all-reduce of a sweep.
+    pub(super) fn trial(&mut self, row: &TrialRow, members: &[u32]) {
+        if let Some((bytes, took)) = self.group.sweep.push(row, members.len()) {
+            let times = self.group.ops.entry(bytes);
+            let times = times.or_insert_with(|| Gathered::new(SECONDS));
+            times.record(took);
+        }
+    }
+}
+
 impl DeviceWindow {
     fn new(blocks: Option<Blocks>) -> Self {
         Self {
@@ -287,6 +301,7 @@ impl GroupWindow {
             step_time: Gathered::new(SECONDS),
             skew: Gathered::new(1e-6),
             ops: BTreeMap::new(),
+            sweep: SweepWindow::default(),
             open_ops: BTreeMap::new(),
             cursors: BTreeMap::new(),
             incomplete: 0,

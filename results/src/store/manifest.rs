@@ -25,6 +25,8 @@ pub const EVENTS: &str = "events.json";
 pub const STEPS: &str = "steps.parquet";
 /// All-reduce operations of all devices, in the journal's order.
 pub const OPS: &str = "ops.parquet";
+/// Only in the record of a run that swept.
+pub const TRIALS: &str = "sweep.parquet";
 /// Largest manifest and largest JSON file that are read, B.
 const MANIFEST_MAX: u64 = 16 << 20;
 const JSON_MAX: u64 = 1 << 30;
@@ -81,7 +83,7 @@ pub fn is_record_file(name: &str) -> bool {
     let table = name
         .strip_prefix("telemetry-")
         .and_then(|n| n.strip_suffix(".parquet"));
-    [OPENED, EVENTS, STEPS, OPS].contains(&name) || table.is_some_and(is_table_name)
+    [OPENED, EVENTS, STEPS, OPS, TRIALS].contains(&name) || table.is_some_and(is_table_name)
 }
 
 impl Manifest {

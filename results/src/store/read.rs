@@ -9,7 +9,7 @@ use super::columns::{Column, SheetReader, Spec};
 use super::error::{Operation, StoreError};
 use super::journal::{JOURNAL, JournalReader, Tail};
 use super::manifest::{
-    EVENTS, FileEntry, MANIFEST, Manifest, OPENED, OPS, SEAL, STEPS, table_file,
+    EVENTS, FileEntry, MANIFEST, Manifest, OPENED, OPS, SEAL, STEPS, TRIALS, table_file,
 };
 use super::shape::Shape;
 use super::{COMPANIONS, tables};
@@ -108,6 +108,7 @@ impl Record {
         let names: Vec<String> = shape.tables().iter().map(|t| table_file(&t.name)).collect();
         let mut declared: BTreeSet<&str> = names.iter().map(String::as_str).collect();
         declared.extend([OPENED, EVENTS, STEPS, OPS]);
+        declared.extend(listed.get(TRIALS));
         if let Some(odd) = listed.symmetric_difference(&declared).next() {
             return Err(format!(
                 "`{odd}` is either listed or declared, but not both"
@@ -255,6 +256,11 @@ impl Rows {
         self.sheet(OPS, tables::op_specs(), sender, |c, n| {
             devices(tables::take_ops(&c, n))
         })?;
+        if self.files.iter().any(|f| f.name == TRIALS) {
+            self.sheet(TRIALS, tables::trial_specs(), sender, |c, n| {
+                devices(tables::take_trials(&c, n))
+            })?;
+        }
         for table in &self.tables {
             let specs = tables::expected_specs(table);
             self.sheet(&table_file(&table.name), specs, sender, |columns, _| {

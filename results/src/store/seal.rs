@@ -11,6 +11,7 @@ use super::error::{Operation, StoreError};
 use super::journal::{self, JOURNAL, JournalReader, Tail};
 use super::manifest::{
     EVENTS, FileEntry, JournalEnd, MANIFEST, Manifest, OPENED, OPS, PENDING, Pending, SEAL, STEPS,
+    TRIALS,
 };
 use super::manifest::{is_record_file, table_file};
 use super::read::{Record, Story};
@@ -19,7 +20,7 @@ use crate::frame::{Frame, Opened, Provenance, Samples, Steps, Table};
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Cells that all tables together hold back; 128 MiB.
 const CELLS_MAX: usize = 16 << 20;
@@ -226,6 +227,9 @@ pub(super) fn write_seal(
 pub(super) struct Sheets {
     steps: Buffered,
     ops: Buffered,
+    /// Made with the first trial: most runs sweep nothing.
+    trials: Option<Buffered>,
+    dir: PathBuf,
     tables: Vec<Buffered>,
     /// Cells held back by all tables.
     cells: usize,
@@ -311,6 +315,8 @@ impl Sheets {
         Ok(Self {
             steps: sheet(STEPS, tables::step_specs())?,
             ops: sheet(OPS, tables::op_specs())?,
+            trials: None,
+            dir: dir.to_path_buf(),
             tables: declared
                 .iter()
                 .zip(narrow)
@@ -328,6 +334,20 @@ impl Sheets {
         let ops = &steps.ops;
         self.ops.append(ops.len(), |columns, range| {
             tables::put_ops(columns, steps, &ops[range])
+        })?;
+        let trials = &steps.trials;
+        if trials.is_empty() {
+            return Ok(());
+        }
+        let sheet = match &mut self.trials {
+            Some(sheet) => sheet,
+            none => {
+                let made = Sheet::create(&self.dir, TRIALS, tables::trial_specs(), &[])?;
+                none.insert(Buffered::new(made))
+            }
+        };
+        sheet.append(trials.len(), |columns, range| {
+            tables::put_trials(columns, steps, &trials[range])
         })
     }
 
@@ -350,7 +370,8 @@ impl Sheets {
     }
 
     pub fn finish(self) -> Result<Vec<FileEntry>, StoreError> {
-        let sheets = [self.steps, self.ops].into_iter().chain(self.tables);
+        let sheets = [self.steps, self.ops].into_iter().chain(self.trials);
+        let sheets = sheets.chain(self.tables);
         sheets.map(Buffered::finish).collect()
     }
 }

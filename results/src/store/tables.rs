@@ -5,7 +5,7 @@
 
 use super::columns::{Column, Kind, Spec};
 use super::shape::column_names;
-use crate::frame::{OpRow, Samples, SeriesKind, StepRow, Steps, Table};
+use crate::frame::{OpRow, Samples, SeriesKind, StepRow, Steps, Table, TrialRow};
 
 /// Columns of `steps.parquet`.
 pub fn step_specs() -> Vec<Spec> {
@@ -41,6 +41,25 @@ pub fn op_specs() -> Vec<Spec> {
         ("start_ns", Kind::Long),
         ("end_ns", Kind::Long),
         ("bytes", Kind::Long),
+    ];
+    columns.map(|(name, kind)| (name.to_owned(), kind)).to_vec()
+}
+
+/// Columns of `sweep.parquet`.
+pub fn trial_specs() -> Vec<Spec> {
+    let columns = [
+        ("device", Kind::Short),
+        ("device_clock", Kind::Flag),
+        ("seq", Kind::Long),
+        ("index", Kind::Short),
+        ("bytes", Kind::Long),
+        ("in_place", Kind::Flag),
+        ("warm_up", Kind::Flag),
+        ("due_ns", Kind::Long),
+        ("start_ns", Kind::Long),
+        ("arrived_ns", Kind::Long),
+        ("end_ns", Kind::Long),
+        ("wrong", Kind::Long),
     ];
     columns.map(|(name, kind)| (name.to_owned(), kind)).to_vec()
 }
@@ -94,11 +113,15 @@ fn put_f64(columns: &mut [Column], index: usize, values: impl Iterator<Item = f6
     }
 }
 
+fn put_flags(columns: &mut [Column], index: usize, values: impl Iterator<Item = bool>) {
+    if let Some(Column::Flag(column)) = columns.get_mut(index) {
+        column.extend(values);
+    }
+}
+
 fn put_origin(columns: &mut [Column], steps: &Steps, rows: usize) {
     put_u32(columns, 0, std::iter::repeat_n(steps.device, rows));
-    if let Some(Column::Flag(column)) = columns.get_mut(1) {
-        column.extend(std::iter::repeat_n(steps.device_clock, rows));
-    }
+    put_flags(columns, 1, std::iter::repeat_n(steps.device_clock, rows));
 }
 
 /// Appends a frame's steps to columns of [`step_specs`].
@@ -131,6 +154,21 @@ pub fn put_ops(columns: &mut [Column], steps: &Steps, ops: &[OpRow]) {
     put_u64(columns, 5, ops.iter().map(|r| r.bytes));
 }
 
+/// Appends a frame's trials to columns of [`trial_specs`].
+pub fn put_trials(columns: &mut [Column], steps: &Steps, trials: &[TrialRow]) {
+    put_origin(columns, steps, trials.len());
+    put_u64(columns, 2, trials.iter().map(|r| r.seq));
+    put_u32(columns, 3, trials.iter().map(|r| r.index));
+    put_u64(columns, 4, trials.iter().map(|r| r.bytes));
+    put_flags(columns, 5, trials.iter().map(|r| r.in_place));
+    put_flags(columns, 6, trials.iter().map(|r| r.warm_up));
+    put_u64(columns, 7, trials.iter().map(|r| r.due_ns));
+    put_u64(columns, 8, trials.iter().map(|r| r.start_ns));
+    put_u64(columns, 9, trials.iter().map(|r| r.arrived_ns));
+    put_u64(columns, 10, trials.iter().map(|r| r.end_ns));
+    put_u64(columns, 11, trials.iter().map(|r| r.wrong));
+}
+
 /// Appends rows of a frame's samples to columns of [`sample_specs`].
 pub fn put_samples(columns: &mut [Column], samples: &Samples, rows: std::ops::Range<usize>) {
     put_u64(columns, 0, samples.at_ns[rows.clone()].iter().copied());
@@ -160,9 +198,12 @@ fn float(columns: &[Column], index: usize, row: usize) -> f64 {
     }
 }
 
+fn flag(columns: &[Column], index: usize, row: usize) -> bool {
+    matches!(columns.get(index), Some(Column::Flag(values)) if values[row])
+}
+
 fn origin(columns: &[Column], row: usize) -> (u32, bool) {
-    let clock = matches!(columns.get(1), Some(Column::Flag(values)) if values[row]);
-    (small(columns, 0, row), clock)
+    (small(columns, 0, row), flag(columns, 1, row))
 }
 
 /// One frame for each stretch of rows of one device; `fill` gets the frame and its rows.
@@ -182,6 +223,7 @@ fn runs(
             device_clock,
             rows: Vec::new(),
             ops: Vec::new(),
+            trials: Vec::new(),
         };
         fill(&mut frame, from..to);
         frames.push(frame);
@@ -225,6 +267,25 @@ pub fn take_ops(columns: &[Column], rows: usize) -> Vec<Steps> {
             bytes: long(columns, 5, row),
         };
         frame.ops = range.map(op).collect();
+    })
+}
+
+/// Rows of `sweep.parquet` as frames without steps, their order kept.
+pub fn take_trials(columns: &[Column], rows: usize) -> Vec<Steps> {
+    runs(columns, rows, |frame, range| {
+        let trial = |row| TrialRow {
+            seq: long(columns, 2, row),
+            index: small(columns, 3, row),
+            bytes: long(columns, 4, row),
+            in_place: flag(columns, 5, row),
+            warm_up: flag(columns, 6, row),
+            due_ns: long(columns, 7, row),
+            start_ns: long(columns, 8, row),
+            arrived_ns: long(columns, 9, row),
+            end_ns: long(columns, 10, row),
+            wrong: long(columns, 11, row),
+        };
+        frame.trials = range.map(trial).collect();
     })
 }
 

@@ -329,6 +329,7 @@ impl Out {
             device_clock: true,
             rows: Vec::new(),
             ops: Vec::new(),
+            trials: Vec::new(),
         });
         Self {
             samples: samples.collect(),

@@ -178,6 +178,7 @@ impl Invented {
             device_clock: true,
             rows: vec![row],
             ops,
+            trials: Vec::new(),
         }))
     }
 

@@ -100,6 +100,7 @@ fn load(
             device_clock: true,
             rows: Vec::new(),
             ops: Vec::new(),
+            trials: Vec::new(),
         })
         .collect();
     let (mut now_ns, mut seq) = (start_ns, first_seq);

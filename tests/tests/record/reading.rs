@@ -32,6 +32,7 @@ fn step(device: u32, seq: u64) -> Frame {
         device_clock: device == 0,
         rows: vec![row],
         ops: vec![op],
+        trials: Vec::new(),
     })
 }
 

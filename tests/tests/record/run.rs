@@ -5,7 +5,7 @@ use hallmark_profiles::units::Bytes;
 use hallmark_profiles::workload::{AuditSeed, Dtype, Parts, StepSpec};
 use hallmark_results::frame::{
     ClockState, Closed, Ending, Event, FORMAT_VERSION, FaultKind, Frame, Host, OpRow, Opened,
-    Provenance, Samples, Series, SeriesKind, StepRow, Steps, Table, What,
+    Provenance, Samples, Series, SeriesKind, StepRow, Steps, Table, TrialRow, What,
 };
 use hallmark_results::plan::{Plan, PlannedDevice, Segment, SegmentKind};
 
@@ -76,6 +76,7 @@ pub fn opened() -> Opened {
             operand_pairs: 2,
             seed: u64::MAX,
             audit_seed: Some(AuditSeed(u64::MAX)),
+            sweep: None,
         }],
         schedule: vec![
             segment("ramp", SegmentKind::RampUp),
@@ -196,10 +197,23 @@ fn steps(device: u32, second: u64) -> Steps {
         end_ns: r.start_ns + r.reduce_ns,
         bytes: r.reduced_bytes,
     });
+    let trials = rows.iter().map(|r| TrialRow {
+        seq: r.seq,
+        index: (r.seq % 3) as u32,
+        bytes: 8 << (r.seq % 4),
+        in_place: r.seq % 2 == 1,
+        warm_up: r.seq % 5 == 0,
+        due_ns: r.start_ns - 1,
+        start_ns: r.start_ns,
+        arrived_ns: r.start_ns + 1,
+        end_ns: r.start_ns + r.reduce_ns,
+        wrong: r.seq % 3,
+    });
     Steps {
         device,
         device_clock: device == 0,
         ops: ops.collect(),
+        trials: trials.collect(),
         rows,
     }
 }

@@ -87,6 +87,7 @@ fn spec(dtype: Dtype) -> StepSpec {
         operand_pairs: 16,
         seed: 0x5EED_0000_2A71,
         audit_seed: None,
+        sweep: None,
     }
 }
 

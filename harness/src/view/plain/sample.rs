@@ -72,6 +72,7 @@ pub fn opened(devices: usize, name: &str) -> Frame {
         operand_pairs: 16,
         seed: 1,
         audit_seed: None,
+        sweep: None,
     };
     let plan = Plan {
         profile_text: text.to_owned(),
@@ -162,6 +163,7 @@ impl Sample {
             device_clock: true,
             rows: vec![row],
             ops: Vec::new(),
+            trials: Vec::new(),
         }))
     }
 

@@ -48,7 +48,8 @@ pub(super) const LINE_FLOATS: usize = 16;
 ///
 /// # Safety
 /// Every pointer is aligned to 64 bytes and valid for `len` floats, reads for `ins`, writes for
-/// `outs`; no output overlaps an input or another output; `isa` came from [`Isa::detect`]. Other
+/// `outs`; no output overlaps another output, nor an input but one that it equals: each element is read
+/// from all inputs before it is written; `isa` came from [`Isa::detect`]. Other
 /// writers to this memory can at worst change the values summed.
 pub(super) unsafe fn sum_into(
     isa: Isa,

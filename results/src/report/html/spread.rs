@@ -210,20 +210,6 @@ fn op_tails<'a>(story: &Story<'a>, window: &'a Window) -> Vec<Tail<'a>> {
         .collect()
 }
 
-/// Percentiles that a distribution's samples can support.
-fn supported(count: u64) -> Vec<(f64, &'static str)> {
-    let all = [
-        (0.5, "p50", 1),
-        (0.95, "p95", 20),
-        (0.99, "p99", 100),
-        (0.999, "p99.9", 1_000),
-    ];
-    all.into_iter()
-        .filter(|(_, _, least)| count >= *least)
-        .map(|(q, name, _)| (q, name))
-        .collect()
-}
-
 /// Where a tail's picture puts things.
 struct Frame {
     x: Scale,
@@ -341,7 +327,7 @@ fn labels(svg: &mut Svg, tails: &[Tail<'_>], frame: &Frame, unit: Unit) {
         svg.text(LEFT + 22.0, at + 4.0, "t2", Anchor::Start, &tail.name);
     }
     let Some(first) = tails.first() else { return };
-    for (quantile, name) in supported(first.distribution.count()) {
+    for (quantile, name) in words::supported(first.distribution.count()) {
         let Some(value) = first.distribution.quantile(quantile) else {
             continue;
         };
@@ -370,7 +356,7 @@ fn labels(svg: &mut Svg, tails: &[Tail<'_>], frame: &Frame, unit: Unit) {
 }
 
 fn describe(tail: &Tail<'_>, unit: Unit) -> String {
-    let quantiles = supported(tail.distribution.count());
+    let quantiles = words::supported(tail.distribution.count());
     let parts = quantiles.iter().filter_map(|(q, name)| {
         Some(format!(
             "{name} {}",
@@ -467,7 +453,7 @@ fn step_table(story: &Story<'_>) -> String {
 }
 
 fn quantile_row(name: &str, distribution: &Distribution, last: &str) -> String {
-    let known = supported(distribution.count());
+    let known = words::supported(distribution.count());
     let cell = |wanted: &str| {
         let found = known.iter().find(|(_, name)| *name == wanted);
         let value = found.and_then(|(q, _)| distribution.quantile(*q));
@@ -493,6 +479,10 @@ fn op_table(story: &Story<'_>) -> String {
     let mut rows = String::new();
     for window in story.standing.windows() {
         if !matches!(window.kind, crate::plan::SegmentKind::Phase(_)) {
+            continue;
+        }
+        if !window.group.sweep.sizes.is_empty() {
+            // A sweep has a section of its own.
             continue;
         }
         let ranks = facts::ranks(story, window);

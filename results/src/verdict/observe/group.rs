@@ -33,9 +33,13 @@ impl<'a> Scene<'a> {
     }
 
     pub(super) fn operations(&self) -> Evidence<'a> {
-        self.largest().map_or_else(Evidence::Missing, |(_, times)| {
-            gathered(times, "nothing was all-reduced in this phase")
-        })
+        let none = "nothing was all-reduced in this phase";
+        if let Some((_, trials)) = self.window.group.sweep.largest() {
+            // A sweep knows when each was due.
+            return gathered(&trials.latency, none);
+        }
+        self.largest()
+            .map_or_else(Evidence::Missing, |(_, times)| gathered(times, none))
     }
 
     pub(super) fn all_reduce(&self, amount: impl Fn(f64, f64) -> f64) -> Evidence<'a> {
