@@ -277,6 +277,7 @@ pub enum Proof {
     Memory,
     Matmul,
     AllReduce,
+    Nccl,
     Ratio,
 }
 
@@ -331,7 +332,7 @@ pub struct Prove {
         value_name = "LIST"
     )]
     pub devices: Vec<String>,
-    /// Prove only of memory, matmul, all-reduce, ratio (to cuBLASLt) [default: all but ratio]
+    /// Prove only of memory, matmul, all-reduce, nccl, ratio (to cuBLASLt) [default: the first three]
     #[arg(
         long,
         value_enum,

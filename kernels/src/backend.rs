@@ -5,6 +5,7 @@
 //! allocated and nothing waits for the host while the load runs.
 
 use crate::collective::Collective;
+use crate::collective::alone::{Alone, AloneDone};
 use crate::collective::within::{Within, WithinDone};
 use crate::device::{Absent, DeviceInfo};
 use crate::error::KernelError;
@@ -68,6 +69,16 @@ pub trait Device {
     /// [`KernelError::Memory`] and [`KernelError::Device`] before anything runs; a wrong total or a rank that stayed
     /// away is no error but in what is returned.
     fn reduce_within(&mut self, _ask: &Within) -> Result<Option<WithinDone>, KernelError> {
+        Ok(None)
+    }
+
+    /// All-reduces by the vendor's collective library in a group of this device alone; `None` where the engine knows
+    /// none. Only with no step prepared.
+    ///
+    /// # Errors
+    /// [`KernelError::Device`] where the library is not here, or its group does not form or hangs; a wrong bit is no
+    /// error but in what is returned.
+    fn reduce_alone(&mut self, _ask: &Alone) -> Result<Option<AloneDone>, KernelError> {
         Ok(None)
     }
 }

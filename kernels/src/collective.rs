@@ -10,6 +10,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub mod alone;
 pub mod exact;
 pub mod host;
 pub mod sweep;

@@ -7,6 +7,7 @@
 
 use crate::backend::{Backend, Device, MemoryTest, PreparedStep};
 use crate::collective::Collective;
+use crate::collective::alone::{Alone, AloneDone};
 use crate::collective::within::{Within, WithinDone};
 use crate::device::{Absent, DeviceInfo};
 use crate::error::KernelError;
@@ -17,6 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod alone;
 mod arrays;
 mod blaslt;
 mod course;
@@ -29,6 +31,7 @@ mod graph;
 mod layout;
 mod library;
 mod module;
+pub mod nccl;
 mod own;
 mod pattern;
 mod reduce;
@@ -92,12 +95,17 @@ impl Backend for Cuda {
         let found = describe::find(&driver)
             .map_err(|failure| driver::WANTED.absent(&failure.to_string()))?;
         let release = describe::release();
+        let nccl = nccl::Nccl::open(self.options.folder.as_deref()).ok();
         let served = found.iter().filter(|found| found.is_served());
         let devices: Vec<_> = served
             .enumerate()
             .map(|(index, found)| {
                 let mut info = found.info(index, &driver, release.as_deref());
                 let mut fact = |key: &str, value: String| info.facts.push((key.to_owned(), value));
+                if let Some(nccl) = &nccl {
+                    let about = format!("{}, {}", nccl.version(), nccl.file.display());
+                    fact("nccl", about);
+                }
                 fact(MATMULS, self.options.matmuls.name().to_owned());
                 if let Some(folder) = &self.options.folder {
                     fact(FOLDER, folder.display().to_string());
@@ -125,6 +133,11 @@ impl Backend for Cuda {
         if !served.is_empty()
             && self.options.matmuls != Matmuls::Own
             && let Err(absent) = blaslt::Blas::open(self.options.folder.as_deref(), driver.cuda)
+        {
+            missing.push(absent);
+        }
+        if !served.is_empty()
+            && let Err(absent) = nccl::Nccl::open(self.options.folder.as_deref())
         {
             missing.push(absent);
         }
@@ -170,6 +183,7 @@ impl Backend for Cuda {
             modules: module::Modules::new(&gpu),
             lt: RefCell::default(),
             wanted: options.matmuls,
+            folder: options.folder,
             info,
             blas,
             gpu,
@@ -230,6 +244,7 @@ struct Opened {
     lt: RefCell<Option<Arc<blaslt::Lt>>>,
     blas: Option<Arc<blaslt::Blas>>,
     wanted: Matmuls,
+    folder: Option<PathBuf>,
 }
 
 impl Opened {
@@ -352,5 +367,9 @@ impl Device for Opened {
 
     fn reduce_within(&mut self, ask: &Within) -> Result<Option<WithinDone>, KernelError> {
         reduce::within(&self.gpu, &self.modules, ask).map(Some)
+    }
+
+    fn reduce_alone(&mut self, ask: &Alone) -> Result<Option<AloneDone>, KernelError> {
+        alone::alone(&self.gpu, self.folder.as_deref(), ask).map(Some)
     }
 }

@@ -5,6 +5,7 @@
 //! measures nothing that is judged. What an engine refuses is told; what was asked for and could not be proven fails.
 
 mod all_reduce;
+mod nccl;
 mod ratio;
 
 use crate::cli::{Proof, Prove};
@@ -94,6 +95,9 @@ fn device(info: &DeviceInfo, only: &[Proof]) -> bool {
     let mut sound = !wants(Proof::Memory) || memory(device.as_mut(), only);
     if wants(Proof::AllReduce) {
         sound &= all_reduce::prove(device.as_mut(), only);
+    }
+    if only.contains(&Proof::Nccl) {
+        sound &= nccl::prove(device.as_mut());
     }
     for dtype in info.dtypes.iter().filter(|_| wants(Proof::Matmul)) {
         sound &= tell(info, *dtype, &show(device.as_mut(), *dtype));
