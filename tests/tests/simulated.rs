@@ -382,3 +382,68 @@ fn a_remap_that_had_failed_before_the_run_began_fails_its_gate() {
     assert_eq!(row_remap(1.0), Outcome::Failed);
     assert_eq!(row_remap(0.0), Outcome::Passed);
 }
+
+/// Ten minutes of two devices, of which the second's sensor ends after 200 s, and the device itself then or never.
+fn blind(hangs_at_ns: u64) -> Standing {
+    let stop = "[load.stop_when]\nsensor_lost_for = \"20 s\"\n[telemetry]";
+    let opened = opened_with(&TEN_MINUTES.replace("[telemetry]", stop), 2);
+    let standing = Standing::open(&opened).unwrap();
+    let plan = standing.opened().plan.clone();
+    let told = |device: u32, until_s: u64| {
+        let table = Table {
+            id: device,
+            name: format!("gpu-{device}"),
+            source: "simulated".to_owned(),
+            provenance: Provenance::Simulated,
+            device: Some(device),
+            place: format!("sim{device}"),
+            period_ns: SECOND,
+            series: vec![Series {
+                metric: Metric::PowerDraw,
+                label: String::new(),
+                unit: Metric::PowerDraw.spec().unit,
+                kind: SeriesKind::Gauge,
+                averaging_ns: None,
+                accuracy: None,
+            }],
+        };
+        let row = move |s: u64| Happening {
+            at_ns: s * SECOND,
+            input: Input::Samples(Samples {
+                table: device,
+                at_ns: vec![s * SECOND],
+                columns: vec![vec![500.0 + (s % 7) as f64]],
+            }),
+        };
+        let first = Happening {
+            at_ns: 0,
+            input: Input::Table(table),
+        };
+        std::iter::once(first).chain((1..until_s).map(row))
+    };
+    let mut happenings: Vec<Happening> = told(0, 700).chain(told(1, 200)).collect();
+    happenings.sort_by_key(|h| h.at_ns);
+    let physics = [u64::MAX, hangs_at_ns].map(|hangs_at_ns| {
+        Box::new(Steady {
+            step_ns: 100_000_000,
+            hangs_at_ns,
+        }) as Box<dyn Physics>
+    });
+    let world = World::new(&plan, physics.into(), Vec::new());
+    world.perform(standing, happenings).0
+}
+
+#[test]
+fn a_device_that_dies_with_its_sensors_is_its_own_fault_and_the_others_go_on() {
+    let standing = blind(200 * SECOND);
+    assert_eq!(standing.closed().unwrap().ending, Ending::Complete);
+    let found = faults(&standing);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert_eq!((found[0].1, found[0].2), (Some(1), FaultKind::Silent));
+    // One that works on unseen is what the limit is for.
+    let ending = blind(u64::MAX).closed().unwrap().ending.clone();
+    let Ending::Stopped { why } = ending else {
+        panic!("{ending:?}");
+    };
+    assert!(why.contains("gpu-1 has had no power_draw"), "{why}");
+}

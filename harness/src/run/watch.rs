@@ -4,12 +4,12 @@
 //! stood still, not before this process began. A limit is judged by the highest of all series of its
 //! metric, and a series without a value is as lost as a sensor that says nothing.
 
-use super::{Duty, Run};
+use super::{Duty, Run, Worker};
 use hallmark_kernels::collective::LEAST_PATIENCE;
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::quantity::Quantity;
 use hallmark_profiles::units::human;
-use hallmark_results::frame::{FaultKind, SeriesKind, What};
+use hallmark_results::frame::{FaultKind, SeriesKind, Table, What};
 use hallmark_results::standing::TableRun;
 use std::time::Duration;
 
@@ -183,8 +183,9 @@ impl Run {
                     // It never gave a value: absent, which coverage shows, and not lost.
                     continue;
                 }
-                let quiet = self.awake.since(in_time.unwrap_or(self.start_ns), now_ns);
-                if quiet > limit_ns {
+                let since_ns = in_time.unwrap_or(self.start_ns);
+                let quiet = self.awake.since(since_ns, now_ns);
+                if quiet > limit_ns && !self.is_gone(&run.table, since_ns) {
                     return Some(format!(
                         "{} has had no {} for {:.0} s",
                         run.table.name,
@@ -195,5 +196,27 @@ impl Run {
             }
         }
         None
+    }
+
+    /// Whether all devices that a table belongs to are dead, or have shown no work since its readings ended: that is
+    /// their own fault, which [`Self::watch`] tells, and the others go on.
+    fn is_gone(&self, table: &Table, since_ns: u64) -> bool {
+        let devices = self.plan.devices.iter().zip(&self.workers).enumerate();
+        let mut own = devices.filter(|(index, (device, _))| match table.device {
+            Some(of) => of as usize == *index,
+            None => !device.node.is_empty() && device.node == table.place,
+        });
+        let gone = |worker: &Worker| {
+            let last_step_ns = worker.longest_step_ns.min(EXPECTED_NS_MAX);
+            let still_ns = since_ns.saturating_add(SILENCE_NS.saturating_add(last_step_ns));
+            let silent = worker.duty != Duty::Idle && worker.progress_ns <= still_ns;
+            worker.duty == Duty::Dead || silent
+        };
+        let mut any = false;
+        let all = own.all(|(_, (_, worker))| {
+            any = true;
+            gone(worker)
+        });
+        any && all
     }
 }
