@@ -14,6 +14,7 @@ pub mod place;
 mod power;
 pub(crate) mod sensor;
 mod signs;
+pub(crate) mod usual;
 mod work;
 mod wrong;
 
@@ -29,6 +30,8 @@ use signs::Signs;
 
 /// Nothing is believed more than this.
 const MOST: f64 = 0.99;
+/// From here on a diagnosis is told of a run that passed.
+const NEARLY_CERTAIN: f64 = 0.9;
 
 /// Why something is as it is, where, since when, and how sure that is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -112,11 +115,17 @@ impl Diagnosis {
         self
     }
 
+    /// Whether all that would show the cause was looked at and nearly all of it is there.
+    #[must_use]
+    pub fn is_nearly_certain(&self) -> bool {
+        self.confidence >= NEARLY_CERTAIN
+    }
+
     /// The confidence in a word.
     #[must_use]
     pub fn sureness(&self) -> &'static str {
         match self.confidence {
-            c if c >= 0.9 => "nearly certain",
+            c if c >= NEARLY_CERTAIN => "nearly certain",
             c if c >= 0.7 => "likely",
             c if c >= 0.5 => "possible",
             _ => "a guess",
@@ -178,6 +187,11 @@ fn moved_by(cause: Cause, metric: Metric) -> bool {
             rates.contains(&metric) || metric == M::RackDensity
         }
         Cause::PowerBrake => rates.contains(&metric) || metric == M::ThrottleFrac,
+        Cause::BranchFlow | Cause::PumpTrip
+            if [M::Flow, M::FlowPerKw, M::CoolantRise].contains(&metric) =>
+        {
+            true
+        }
         Cause::ThermalThrottle
         | Cause::ColdPlate
         | Cause::PumpOut

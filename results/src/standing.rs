@@ -8,6 +8,8 @@
 pub mod sweep;
 pub mod window;
 
+use crate::diagnosis::sensor::LIVELY;
+use crate::diagnosis::usual::Usual;
 use crate::frame::{
     Closed, Event, Frame, Kin, Opened, Samples, Series, SeriesKind, StepRow, Steps, Table,
     TrialRow, What,
@@ -18,6 +20,7 @@ use crate::trace::{Trace, WorkTrace};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::profile::Profile;
 use std::ops::Range;
+use std::sync::OnceLock;
 use window::{SeriesWindow, Window};
 
 /// Width of the first bins of every trace.
@@ -34,6 +37,8 @@ pub struct Standing {
     members: Vec<(u64, Vec<u32>)>,
     /// Time of whole all-reduces for each byte of payload, s/B.
     reducing: Trace,
+    /// Until the next sample, what is usual among the devices' sensors.
+    usual: OnceLock<Usual>,
     events: Vec<Event>,
     closed: Option<Closed>,
     last_ns: u64,
@@ -67,7 +72,8 @@ pub struct DeviceRun {
     /// Time in matmuls, and in copy and triad, ns, spread over their steps.
     pub computing: WorkTrace,
     pub moving: WorkTrace,
-    /// Time of each step that is in no kernel and no all-reduce, from its due time on, s.
+    /// Time of each step that is in no kernel and no all-reduce, from its due time on, s; of steps in which these do not
+    /// overlap.
     pub outside: Trace,
     pub steps: u64,
     pub last_end_ns: u64,
@@ -133,6 +139,7 @@ impl Standing {
             tables: Vec::new(),
             windows: Vec::new(),
             reducing: Trace::new(TRACE_BIN_NS),
+            usual: OnceLock::new(),
             events: Vec::new(),
             closed: None,
             last_ns: 0,
@@ -210,6 +217,7 @@ impl Standing {
             return Err(StandingError::Ragged(samples.table));
         }
         let stretches = self.stretches(samples);
+        self.usual.take();
         let run = &mut self.tables[samples.table as usize];
         // Series by series: what a series has so far is then found once a stretch, not once a sample.
         for (column, values) in samples.columns.iter().enumerate() {
@@ -460,6 +468,11 @@ impl Standing {
         self.oddities
     }
 
+    /// What is usual among the devices' sensors so far.
+    pub(crate) fn usual(&self) -> &Usual {
+        self.usual.get_or_init(|| Usual::of(&self.tables, &LIVELY))
+    }
+
     /// Time of whole all-reduces for each byte of payload, s/B.
     pub fn reducing(&self) -> &Trace {
         &self.reducing
@@ -555,8 +568,10 @@ impl DeviceRun {
             .saturating_add(row.optimizer_ns.max(row.memory_ns));
         let kernels = row.compute_ns.saturating_add(others);
         let whole = row.end_ns.saturating_sub(row.due_ns.min(row.start_ns));
-        self.outside
-            .push(row.end_ns, whole.saturating_sub(kernels) as f64 / 1e9);
+        // Kernels that add up to more than the step overlapped, and what was in none of them is not known.
+        if let Some(outside) = whole.checked_sub(kernels) {
+            self.outside.push(row.end_ns, outside as f64 / 1e9);
+        }
         self.steps += 1;
         self.last_end_ns = self.last_end_ns.max(row.end_ns);
         self.audited += u64::from(row.audited);

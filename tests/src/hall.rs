@@ -13,7 +13,7 @@ use hallmark_profiles::units::Bytes;
 use hallmark_profiles::workload::Dtype;
 use hallmark_results::diagnosis::{Cause, Diagnosis, diagnose};
 use hallmark_results::frame::{Event, FaultKind, Frame, What};
-use hallmark_results::plan::Plan;
+use hallmark_results::plan::{Plan, SegmentKind};
 use hallmark_results::standing::Standing;
 use hallmark_results::verdict::{Verdict, judge};
 use std::rc::Rc;
@@ -59,7 +59,7 @@ duration = "20 min"
 [telemetry]
 period = "2 s"
 block = "10 s"
-metrics = ["power_draw", "temp_core"]
+metrics = ["power_draw", "temp_core", "flow"]
 
 [[criterion]]
 name = "throughput"
@@ -76,6 +76,29 @@ scope = "gpu"
 statistic = "median"
 at_most = "66 °C"
 side = "hall"
+
+[[criterion]]
+name = "coolant-flow"
+metric = "flow"
+scope = "cdu"
+statistic = "median"
+at_least = "100 L/min"
+side = "hall"
+
+[[criterion]]
+name = "efficiency"
+metric = "flop_per_joule"
+scope = "site"
+statistic = "total"
+at_least = "1 GFLOP/J"
+"#;
+/// A phase of another load before the one that counts.
+const BEFORE: &str = r#"
+[[load.phase]]
+name = "collective"
+pattern = "training"
+mode = "collective_only"
+duration = "5 min"
 "#;
 
 /// One device at one time: what it is like, before its sensors tell of it.
@@ -85,9 +108,9 @@ pub struct State {
     pub rack: usize,
     /// Within its rack.
     pub tray: usize,
-    /// Seconds since the judged phase began; negative in the warm-up.
+    /// Seconds since the training phase began; negative before it.
     pub t_s: f64,
-    /// The judged phase's length.
+    /// That phase's length.
     pub of_s: f64,
     /// Rate at a given clock, as a multiple of its kind's.
     pub quality: f64,
@@ -154,6 +177,8 @@ pub struct Hall {
     minutes: f64,
     tick_s: f64,
     seed: u64,
+    /// A phase of all-reduces alone goes before the training.
+    collective_first: bool,
     /// Spread of the devices' quality.
     sigma: f64,
     changes: Vec<Change>,
@@ -180,6 +205,7 @@ pub fn of(racks: usize, trays: usize, gpus: usize) -> Hall {
         minutes: 20.0,
         tick_s: 4.0,
         seed: 1,
+        collective_first: false,
         sigma: 0.015,
         changes: Vec::new(),
         retells: Vec::new(),
@@ -194,6 +220,13 @@ impl Hall {
     #[must_use]
     pub const fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// Five minutes of all-reduces alone go before the training; what changes with the load is for the test to say.
+    #[must_use]
+    pub const fn after_collectives(mut self) -> Self {
+        self.collective_first = true;
         self
     }
 
@@ -251,8 +284,12 @@ impl Hall {
     }
 
     fn plan(&self) -> Plan {
-        let loaded =
-            profile::parse(PROFILE, "invented-hall.toml").unwrap_or_else(|e| panic!("{e}"));
+        let mut text = PROFILE.to_owned();
+        if self.collective_first {
+            let train = text.find("[[load.phase]]").unwrap_or(0);
+            text.insert_str(train, BEFORE);
+        }
+        let loaded = profile::parse(&text, "invented-hall.toml").unwrap_or_else(|e| panic!("{e}"));
         let info = |index: usize| DeviceInfo {
             id: format!("gpu{index}"),
             engine: "synthetic".to_owned(),
@@ -288,7 +325,7 @@ impl Hall {
         }
         plan.schedule.retain(|s| s.duration_ns > 0);
         for segment in &mut plan.schedule {
-            if matches!(segment.kind, hallmark_results::plan::SegmentKind::Phase(_)) {
+            if segment.kind == SegmentKind::Phase(usize::from(self.collective_first)) {
                 segment.duration_ns = (self.minutes * 60.0) as u64 * SECOND_NS;
             }
         }

@@ -59,6 +59,22 @@ struct Shared {
     end_ns: u64,
 }
 
+impl Shared {
+    /// The operations as a rank has them whose own matmuls end at `compute_ns`: what it waits for slower ranks it waits
+    /// within its all-reduces, as their kernels do.
+    fn seen_from(&self, compute_ns: u64) -> Vec<(u64, u64)> {
+        let busy_ns: u64 = self.ops.iter().map(|(start, end)| end - start).sum();
+        let left_ns = self.end_ns.saturating_sub(compute_ns);
+        let longer = (left_ns as f64 / busy_ns.max(1) as f64).max(1.0);
+        let seen = |at_ns: u64| {
+            let before_end = self.end_ns.saturating_sub(at_ns) as f64 * longer;
+            self.end_ns.saturating_sub(before_end as u64)
+        };
+        let all = self.ops.iter();
+        all.map(|(start, end)| (seen(*start), seen(*end))).collect()
+    }
+}
+
 /// The work of a plan on a hall.
 pub struct Works {
     figures: Vec<Figures>,
@@ -257,7 +273,11 @@ impl Works {
         }
         let reduces = asked.parts.buckets && asked.coupled && done.collective_fault.is_none();
         let shared = self.shared.iter().rev().find(|s| s.seq == asked.seq);
-        for &(start_ns, end_ns) in shared.iter().filter(|_| reduces).flat_map(|s| &s.ops) {
+        for (start_ns, end_ns) in shared
+            .iter()
+            .filter(|_| reduces)
+            .flat_map(|s| s.seen_from(step.compute_ns))
+        {
             span(Work::AllReduce, start_ns, end_ns, figures.bucket_bytes);
         }
         if asked.parts.gemms {

@@ -13,6 +13,7 @@ use crate::stats::outlier::{PEERS_MIN, against_peers, mad, median};
 use crate::stats::trend::trend;
 use crate::verdict::CONFIDENCE;
 use hallmark_profiles::units::Unit;
+use std::ops::Range;
 
 /// Blocks that a course is summed up in.
 const BLOCKS: usize = 64;
@@ -257,15 +258,13 @@ fn common_step(hall: &Hall, common: &[f64], rule: Rule) -> Option<(usize, f64)> 
         .get(hall.main.clone())
         .filter(|_| hall.has_settled())?;
     let level = settled(main);
-    let own: Row = main
+    let own: Row = common
         .iter()
         .map(|v| measured(*v, level, rule.measure))
         .collect();
-    let blocks = blocks(&own, rule.rare);
-    let found = split(&blocks)?;
+    let found = split(&blocks(&own, &hall.main, rule.rare))?;
     let size = found.after - found.before;
-    (size * rule.sign >= rule.step && found.z >= STEP_Z)
-        .then_some((hall.main.start + found.column, size))
+    (size * rule.sign >= rule.step && found.z >= STEP_Z).then_some((found.column, size))
 }
 
 fn measured(value: f64, base: f64, measure: Measure) -> f64 {
@@ -293,14 +292,12 @@ fn apart(
 /// A block: its first column and its value.
 type Block = (usize, f64);
 
-fn blocks(row: &[f64], rare: bool) -> Vec<Block> {
-    let there: Vec<Block> = row
-        .iter()
-        .copied()
-        .enumerate()
-        .filter(|(_, v)| v.is_finite())
-        .collect();
-    if there.len() * 2 < row.len() {
+/// Blocks of a course within one phase.
+fn blocks(row: &[f64], phase: &Range<usize>, rare: bool) -> Vec<Block> {
+    let all = row.iter().copied().enumerate();
+    let own = all.skip(phase.start).take(phase.len());
+    let there: Vec<Block> = own.filter(|(_, v)| v.is_finite()).collect();
+    if there.len() * 2 < phase.len() {
         return Vec::new();
     }
     let most = if rare { BLOCKS_RARE } else { BLOCKS };
@@ -385,9 +382,13 @@ fn departures(
     scorable: &[bool],
     rule: Rule,
 ) -> Vec<Option<Departure>> {
+    let phase = hall.told_in(excess.iter().flatten());
     let all: Vec<Vec<Block>> = excess
         .iter()
-        .map(|row| row.as_ref().map_or_else(Vec::new, |r| blocks(r, rule.rare)))
+        .map(|row| {
+            row.as_ref()
+                .map_or_else(Vec::new, |r| blocks(r, &phase, rule.rare))
+        })
         .collect();
     let levels: Vec<Option<f64>> = all
         .iter()
@@ -575,12 +576,13 @@ fn groups_from_start(hall: &Hall, levels: &[Option<f64>], rule: Rule) -> Vec<(Ve
     out
 }
 
-/// A step of one meter's course within the judged columns, where it is large and sure enough.
-pub fn step_of(hall: &Hall, row: &[f64], rule: Rule) -> Option<Departure> {
-    let level = settled(row);
+/// A step of one meter's course within the phase of which it tells most, where it is large and sure enough.
+pub fn step_of(hall: &Hall, row: &Row, rule: Rule) -> Option<Departure> {
+    let phase = hall.told_in(std::iter::once(row));
+    let level = settled(row.get(phase.clone())?);
     let own: Row = row
         .iter()
         .map(|v| measured(*v, level, rule.measure))
         .collect();
-    step(hall, &blocks(&own, rule.rare), rule)
+    step(hall, &blocks(&own, &phase, rule.rare), rule)
 }

@@ -18,9 +18,12 @@ const COLUMNS_MIN: usize = 16;
 /// Samples of the slowest sensor in a column, at least about.
 const SAMPLES: u64 = 2;
 
-/// Shortest main phase in which a change against a device's own past is believed, ns: in a shorter one the coolant
-/// and the cold plates may still be warming up, which all devices do together.
-const SETTLING_NS: u64 = 300_000_000_000;
+/// Shortest main phase, once settled, in which a change against a device's own past is believed, ns: in a shorter one
+/// the coolant and the cold plates may still be warming up, which all devices do together.
+const SETTLED_NS: u64 = 180_000_000_000;
+/// So long, but no more than a quarter of it, a phase still shows the load of the one before: cold plates follow within
+/// a minute, a loop's return a little later.
+const FOLLOWS_NS: u64 = 120_000_000_000;
 
 /// A row of values, NaN where nothing is known.
 pub type Row = Vec<f64>;
@@ -40,7 +43,9 @@ pub struct Hall<'a> {
     pub step_ns: u64,
     /// Start of each judged column.
     pub at_ns: Vec<u64>,
-    /// Of them the longest phase, in which the load does not change.
+    /// The phases among them, each from when it has settled on; in each of them the load does not change.
+    phases: Vec<Range<usize>>,
+    /// Of them the longest with matmuls.
     pub main: Range<usize>,
     /// Devices of one kind have one number.
     pub kinds: Vec<usize>,
@@ -53,7 +58,7 @@ impl<'a> Hall<'a> {
         let plan = &standing.opened().plan;
         let step_ns = step_ns(standing);
         let (mut at_ns, mut slots) = (Vec::new(), Vec::new());
-        let mut main = 0..0;
+        let (mut main, mut phases) = (0..0, Vec::new());
         for window in standing.windows() {
             let segment = plan.schedule.get(window.segment as usize)?;
             if !matches!(window.kind, SegmentKind::Phase(_)) || segment.pulse.is_some() {
@@ -66,9 +71,12 @@ impl<'a> Hall<'a> {
                 slots.push(slot as usize);
                 at_ns.push(slot * step_ns);
             }
-            if segment.parts.gemms && slots.len() - first > main.len() {
-                main = first..slots.len();
+            let follows = FOLLOWS_NS.min(segment.duration_ns / 4) / step_ns;
+            let phase = (first + follows as usize).min(slots.len())..slots.len();
+            if segment.parts.gemms && phase.len() > main.len() {
+                main = phase.clone();
             }
+            phases.push(phase);
         }
         let mut known: Vec<(&str, &str)> = Vec::new();
         let kinds = plan.devices.iter().map(|d| {
@@ -85,6 +93,7 @@ impl<'a> Hall<'a> {
             standing,
             step_ns,
             at_ns,
+            phases,
             main,
             slots,
         })
@@ -92,7 +101,24 @@ impl<'a> Hall<'a> {
 
     /// Whether the main phase is long enough for a device to be held against its own past.
     pub fn has_settled(&self) -> bool {
-        (self.main.len() as u64).saturating_mul(self.step_ns) >= SETTLING_NS
+        (self.main.len() as u64).saturating_mul(self.step_ns) >= SETTLED_NS
+    }
+
+    /// The phase of which these courses tell most, the main one of equals. Like is held against like: from one phase
+    /// to the next the load is another, and what follows it differs without anything being wrong.
+    pub fn told_in<'r>(&self, rows: impl Iterator<Item = &'r Row> + Clone) -> Range<usize> {
+        let told = |phase: &Range<usize>| {
+            let own = rows.clone().filter_map(|r| r.get(phase.clone())).flatten();
+            own.filter(|v| v.is_finite()).count()
+        };
+        let (mut best, mut most) = (self.main.clone(), told(&self.main));
+        for phase in &self.phases {
+            let count = told(phase);
+            if count > most {
+                (best, most) = (phase.clone(), count);
+            }
+        }
+        best
     }
 
     /// A gauge of each device; of several labels the first that is wanted.
@@ -209,10 +235,13 @@ impl<'a> Hall<'a> {
         self.standing.devices().iter().map(of).collect()
     }
 
-    /// Time of a step outside kernels and all-reduces, s.
+    /// Time of a step outside kernels and all-reduces, s; a hole where they overlap, since it is not known there.
     pub fn outside(&self) -> Vec<Option<Row>> {
-        let devices = self.standing.devices().iter();
-        devices.map(|d| Some(self.row(&d.outside))).collect()
+        let of = |d: &crate::standing::DeviceRun| {
+            let row = self.row(&d.outside);
+            row.iter().any(|v| v.is_finite()).then_some(row)
+        };
+        self.standing.devices().iter().map(of).collect()
     }
 
     fn amounts(&self, trace: &crate::trace::WorkTrace) -> Row {

@@ -69,7 +69,14 @@ fn flows(signs: &Signs) -> Vec<Diagnosis> {
             let name = metric.id().replace('_', " ");
             let mut evidence = vec![moved(metric, &name, &step)];
             let heat = hotter(signs, &meter.place);
-            let checks = (usize::from(heat.is_some()) + usize::from(pump.is_some()), 2);
+            // A branch is low while the pumps run as they did.
+            let steady = !pumps.is_empty() && pump.is_none();
+            let fits = if cause == Cause::PumpTrip {
+                pump.is_some()
+            } else {
+                steady
+            };
+            let checks = (usize::from(heat.is_some()) + usize::from(fits), 2);
             evidence.extend(heat);
             let one = Diagnosis::new(cause, meter.place.clone(), step.p, checks, evidence);
             found.push(one.since(step.onset_ns));

@@ -78,8 +78,9 @@ fn flaps(signs: &Signs) -> Vec<Diagnosis> {
 
 fn slow(signs: &Signs) -> Vec<Diagnosis> {
     let hall = &signs.hall;
+    // Within one phase, and one that has settled: an operation that competes with matmuls takes longer than one alone.
     let row = hall.row(hall.standing.reducing());
-    let longer = step_of(hall, &row, SLOW);
+    let longer = step_of(hall, &row, SLOW).filter(|_| hall.has_settled());
     let mut named = narrowed(signs);
     let errors = grown(signs, Metric::NvlinkErr);
     let Some(longer) = longer.filter(|l| !held_up(signs, l.onset_ns)) else {

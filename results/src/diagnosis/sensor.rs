@@ -3,12 +3,14 @@
 //! A sensor's health is read from its own readings and its peers' alone, so that the judge can call what rests on
 //! it thin. Refuses to call a reading stuck that rests as long as its peers' do.
 
-use super::departure::{Measure, Rule, field, step_of};
-use super::hall::Row;
+use super::departure::{Departure, Measure, Rule, field, step_of};
+use super::hall::{Hall, Row};
 use super::place::{Groups, Level};
 use super::signs::{Signs, moved};
 use super::{Cause, Diagnosis, Sign, Size};
 use crate::frame::SeriesKind;
+use crate::plan::SegmentKind;
+use crate::standing::window::Window;
 use crate::standing::{Standing, TableRun};
 use crate::stats::lag::lag;
 use crate::stats::outlier::median;
@@ -29,6 +31,8 @@ const AGE_S: f64 = 5.0;
 const SCALE: f64 = 0.025;
 /// Rate and clock that stay within this belong to the true power, not to the one read.
 const FLAT: f64 = 0.02;
+/// Steps within so many columns are one step.
+const AT_ONCE: u64 = 8;
 /// Power that falls by this much while as much work is done.
 const SHORTCUT: f64 = 0.1;
 /// A node whose readings come before or after the others' by this share of a bin and this time.
@@ -39,7 +43,7 @@ const LAG_ALIKE: f64 = 0.8;
 /// A clock that is off by this much, s. Source: METRICS.md, 10 ms, and ten times that for a sure name.
 const OFFSET_S: f64 = 0.1;
 /// Readings that move whenever their device works.
-const LIVELY: [Metric; 4] = [
+pub const LIVELY: [Metric; 4] = [
     Metric::PowerDraw,
     Metric::PowerInstant,
     Metric::TempCore,
@@ -74,21 +78,6 @@ pub fn ill(standing: &Standing, table: usize, column: usize) -> Option<Ill> {
     stuck(standing, run, column).or_else(|| stale(standing, run, column))
 }
 
-/// The same series of the other devices.
-fn peers<'a>(
-    standing: &'a Standing,
-    run: &'a TableRun,
-    column: usize,
-) -> impl Iterator<Item = (&'a TableRun, usize)> {
-    let own = &run.table.series[column];
-    let tables = standing.tables().iter();
-    let others = tables.filter(|t| t.table.device.is_some() && t.table.id != run.table.id);
-    others.filter_map(move |t| {
-        let same = |s: &crate::frame::Series| s.metric == own.metric && s.label == own.label;
-        Some((t, t.table.series.iter().position(same)?))
-    })
-}
-
 fn stuck(standing: &Standing, run: &TableRun, column: usize) -> Option<Ill> {
     let held = &run.held[column];
     let (from, to) = held.longest_ns;
@@ -97,26 +86,20 @@ fn stuck(standing: &Standing, run: &TableRun, column: usize) -> Option<Ill> {
     if length < least || run.table.device.is_none() {
         return None;
     }
-    let rests = peers(standing, run, column).map(|(t, c)| {
-        let (from, to) = t.held[c].longest_ns;
-        to.saturating_sub(from) as f64
-    });
-    let rests: Vec<f64> = rests.collect();
+    let usual = standing
+        .usual()
+        .rest_ns(&run.table.series[column], Some(length as f64));
     // A device that was lost has nothing to say any more.
     let lost = run
         .table
         .device
         .and_then(|d| standing.devices().get(d as usize));
     let lost = lost.is_some_and(|d| !d.faults.is_empty());
-    let usual = if rests.len() >= 3 {
-        median(&rests)?
-    } else if matches!(
-        run.table.series[column].metric,
-        Metric::PowerDraw | Metric::PowerInstant
-    ) {
-        0.0
-    } else {
-        return None;
+    let power = [Metric::PowerDraw, Metric::PowerInstant];
+    let usual = match usual {
+        Some(usual) => usual,
+        None if power.contains(&run.table.series[column].metric) => 0.0,
+        None => return None,
     };
     (!lost && length as f64 >= STUCK_PEERS as f64 * usual).then(|| Ill {
         cause: Cause::SensorStuck,
@@ -137,9 +120,10 @@ fn stale(standing: &Standing, run: &TableRun, column: usize) -> Option<Ill> {
     if own >= STALE_MOVES {
         return None;
     }
-    let others = peers(standing, run, column).filter_map(|(t, c)| t.held[c].share_moved());
-    let others: Vec<f64> = others.collect();
-    let usual = median(&others).filter(|_| others.len() >= 3)?;
+    let series = &run.table.series[column];
+    let usual = standing
+        .usual()
+        .moves(series, run.table.device.map(|_| own))?;
     (own < STALE_MOVES * usual && held.moved >= 3).then(|| Ill {
         cause: Cause::SensorStale,
         onset_ns: held.longest_ns.0,
@@ -223,9 +207,11 @@ const UP: Rule = Rule {
 };
 const DOWN: Rule = Rule { sign: -1.0, ..UP };
 
-/// Median of the excess since an instant less that before it; what stays the same stays within `FLAT`.
-fn change(row: Option<&Option<Row>>, at_ns: &[u64], onset_ns: u64) -> Option<f64> {
-    let row = row?.as_ref()?;
+/// Median of the excess over the main phase since an instant less that before it; what stays the same stays within
+/// `FLAT`.
+fn change(hall: &Hall, row: Option<&Option<Row>>, onset_ns: u64) -> Option<f64> {
+    let row = row?.as_ref()?.get(hall.main.clone())?;
+    let at_ns = hall.at_ns.get(hall.main.clone())?;
     let side = |after: bool| {
         let own = row
             .iter()
@@ -251,7 +237,7 @@ fn powers(signs: &Signs) -> Vec<Diagnosis> {
             let Some(onset_ns) = step.onset_ns else {
                 continue;
             };
-            let of = |row| change(row, &hall.at_ns, onset_ns);
+            let of = |row| change(hall, row, onset_ns);
             let rate = of(signs.rate.excess.get(device)).unwrap_or(0.0);
             let clock = of(signs.clock.excess.get(device)).unwrap_or(0.0);
             let heat = of(signs.heat.excess.get(device));
@@ -300,10 +286,21 @@ fn meters(signs: &Signs) -> Vec<Diagnosis> {
         if short || meter.place.devices.iter().any(lost) {
             continue;
         }
-        let of = |column: usize| meter.row[column] / own.iter().map(|r| r[column]).sum::<f64>();
-        let share: Row = (0..meter.row.len()).map(of).collect();
+        let columns = 0..meter.row.len();
+        let sum: Row = columns
+            .map(|column| own.iter().map(|r| r[column]).sum())
+            .collect();
+        let share: Row = meter.row.iter().zip(&sum).map(|(m, s)| m / s).collect();
+        // A meter holds what does not follow the devices as well (fans, hosts), so its share moves with their power.
+        let moves = [UP, DOWN].into_iter().find_map(|r| step_of(hall, &sum, r));
+        let at_once = |step: &Departure| {
+            let apart = moves
+                .as_ref()
+                .and_then(|m| Some((m.onset_ns?, step.onset_ns?)));
+            apart.is_some_and(|(m, s)| m.abs_diff(s) <= AT_ONCE.saturating_mul(hall.step_ns))
+        };
         for rule in [UP, DOWN] {
-            if let Some(step) = step_of(hall, &share, rule) {
+            if let Some(step) = step_of(hall, &share, rule).filter(|s| !at_once(s)) {
                 let what = "meter over the sum of its devices";
                 let evidence = vec![moved(Metric::PowerRecon, what, &step)];
                 let place = meter.place.clone();
@@ -397,16 +394,24 @@ fn skewed(signs: &Signs) -> Vec<Diagnosis> {
         return Vec::new();
     };
     courses.retain(|c| c.2 == bin_ns);
-    let length = courses.iter().map(|c| c.1.len()).min().unwrap_or(0);
+    // From the first judged phase to the last, which all begin together; a ramp begins by groups.
+    let phases = hall.standing.windows().iter();
+    let phases = phases.filter(|w| matches!(w.kind, SegmentKind::Phase(_)));
+    let from_ns = phases.clone().map(|w| w.start_ns).min().unwrap_or(0);
+    let end_ns = |w: &Window| w.end_ns.unwrap_or_else(|| hall.standing.last_ns());
+    let to_ns = phases.map(end_ns).max().unwrap_or(0);
+    let shortest = courses.iter().map(|c| c.1.len()).min().unwrap_or(0);
+    let length = shortest.min((to_ns / bin_ns) as usize);
+    let first = (from_ns.div_ceil(bin_ns) as usize).min(length);
     let of = |index: usize| {
         let (node, own, _) = &courses[index];
-        let others: Row = (0..length)
+        let others: Row = (first..length)
             .map(|i| {
                 let rest = courses.iter().enumerate().filter(|(o, _)| *o != index);
                 median(&rest.map(|(_, c)| c.1[i]).collect::<Vec<_>>()).unwrap_or(f64::NAN)
             })
             .collect();
-        let found = lag(&others, own.get(..length)?, LAG_MOST)?;
+        let found = lag(&others, own.get(first..length)?, LAG_MOST)?;
         let lag_s = found.steps * bin_ns as f64 / 1e9;
         let clear = found.steps.abs() >= LAG_BINS && lag_s.abs() >= LAG_S;
         (clear && found.correlation >= LAG_ALIKE).then(|| {

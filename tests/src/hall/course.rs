@@ -153,7 +153,7 @@ pub fn frames(hall: &Hall, plan: Plan) -> Vec<Frame> {
     let spans: Vec<(u64, u64)> = ends.collect();
     let train = schedule
         .iter()
-        .position(|s| is_phase(s.kind))
+        .rposition(|s| is_phase(s.kind))
         .expect("one phase");
     let begin_ns = spans[train].0;
     let mut frames = vec![Frame::Opened(Box::new(opened(plan, digest)))];

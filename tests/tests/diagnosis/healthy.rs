@@ -81,3 +81,30 @@ fn two_faults_at_once_are_both_named() {
     );
     assert_eq!(found.len(), 2, "{found:?}");
 }
+
+#[test]
+fn what_goes_with_the_load_is_no_fault_from_one_phase_to_the_next() {
+    // All-reduces that compete with matmuls take longer than alone; fans and hosts draw as much whatever the devices do,
+    // so a meter's share of them falls as the load rises.
+    let found = hall()
+        .after_collectives()
+        .operations(|t_s, _| if t_s < 0.0 { 0.5 } else { 1.0 })
+        .state(|s| s.needs_w = if s.t_s < 0.0 { 250.0 } else { s.needs_w })
+        .meters(|m| {
+            m.racks.iter_mut().for_each(|r| *r += 1_500.0);
+            m.feeder += 3_000.0;
+        });
+    nothing(&found.diagnose());
+}
+
+#[test]
+fn a_meter_that_holds_more_than_its_devices_is_not_scaled_when_they_draw_less() {
+    let found = hall()
+        .state(|s| s.brake = s.t_s > 600.0)
+        .meters(|m| m.racks.iter_mut().for_each(|r| *r += 1_500.0))
+        .diagnose();
+    assert!(
+        found.iter().all(|d| d.cause != Cause::SensorScaled),
+        "{found:?}"
+    );
+}
