@@ -121,7 +121,8 @@ pub struct Verdict {
     pub sentence: String,
     /// Worst first.
     pub findings: Vec<Finding>,
-    /// Place and cause of what the run has shown, the surest first; none while the run goes on.
+    /// Place and cause of what the run has shown, the surest first; none while the run goes on, and where every gate
+    /// holds those alone that are nearly certain.
     #[serde(default)]
     pub diagnoses: Vec<Diagnosis>,
     pub punch: Vec<Punch>,

@@ -123,7 +123,12 @@ impl Score {
             return played;
         }
         let verdict = judge(&standing);
-        let named = diagnose(&standing);
+        // What the verdict tells; of a run that never closed it tells nothing yet.
+        let named = if standing.closed().is_some() {
+            verdict.diagnoses.clone()
+        } else {
+            diagnose(&standing)
+        };
         look(&mut self.hunted, &named, standing.last_ns());
         played.would = Some(would(&verdict));
         played.failed = gates(&verdict, Outcome::Failed);

@@ -1,10 +1,12 @@
 //! Joins the diagnoses to the findings: which explains which, and what rests on a sensor that is ill.
 //!
-//! A diagnosis never fails a gate and never lets one pass. One exception takes a pass back: where a sensor is stuck,
-//! stale, replayed, scaled or out of step with the load, what rests on it is not shown. What such a sensor has shown
-//! to be wrong stays shown.
+//! A diagnosis never fails a gate and never lets one pass. Two exceptions take a pass back: where a sensor is stuck,
+//! stale, replayed, scaled or out of step with the load, what rests on it is not shown; and where a branch nearly
+//! certainly carries less coolant than it did, a flow that is measured for several branches together does not show that
+//! each has enough. What was shown to be wrong stays shown.
 
 use super::{Finding, Observed, Outcome};
+use crate::diagnosis::place::Groups;
 use crate::diagnosis::{Cause, Diagnosis, diagnose};
 use crate::standing::Standing;
 use hallmark_profiles::metric::Metric;
@@ -29,8 +31,9 @@ pub(super) fn join(standing: &Standing, findings: &mut [Finding]) -> Vec<Diagnos
         return Vec::new();
     }
     let diagnoses = diagnose(standing);
+    let groups = Groups::of(&standing.opened().plan.devices);
     for finding in findings.iter_mut() {
-        weaken(finding, &diagnoses);
+        weaken(finding, &diagnoses, &groups);
         if finding.outcome != Outcome::Passed {
             finding.diagnosis = explaining(finding, &diagnoses);
         }
@@ -55,11 +58,19 @@ fn explaining(finding: &Finding, diagnoses: &[Diagnosis]) -> Option<usize> {
     of(first)
 }
 
-fn weaken(finding: &mut Finding, diagnoses: &[Diagnosis]) {
+fn weaken(finding: &mut Finding, diagnoses: &[Diagnosis], groups: &Groups) {
     let metric = finding.criterion.metric;
     let of = |place: &Observed| {
-        let ill = diagnoses.iter().find(|d| doubts(d, metric, place))?;
-        Some(ill.sentence())
+        let ill = diagnoses.iter().find(|d| doubts(d, metric, place));
+        let ill = ill.map(|d| format!("rests on a sensor that is not believed: {}", d.sentence()));
+        let short = || {
+            let short = diagnoses.iter().find(|d| hides(d, metric, place, groups))?;
+            Some(format!(
+                "holds for several branches together, but {}",
+                short.sentence()
+            ))
+        };
+        ill.or_else(short)
     };
     let mut first = None;
     for place in finding
@@ -78,7 +89,7 @@ fn weaken(finding: &mut Finding, diagnoses: &[Diagnosis]) {
     {
         finding.outcome = Outcome::Inconclusive;
         finding.places.sort_by_key(|p| std::cmp::Reverse(p.outcome));
-        finding.why = format!("rests on a sensor that is not believed: {why}");
+        finding.why = why;
     }
 }
 
@@ -101,4 +112,12 @@ fn doubts(diagnosis: &Diagnosis, metric: Metric, place: &Observed) -> bool {
         None => place.place == diagnosis.place.name || place.place == "site",
     };
     sick && here && (told(metric) || of_power || skewed)
+}
+
+/// Whether a flow that is measured at a place is the sum over a branch that carries less than it did.
+fn hides(diagnosis: &Diagnosis, metric: Metric, place: &Observed, groups: &Groups) -> bool {
+    let short = diagnosis.cause == Cause::BranchFlow && diagnosis.is_nearly_certain();
+    short
+        && matches!(metric, Metric::Flow | Metric::FlowPerKw)
+        && diagnosis.place.is_within(&groups.of_meter(&place.place))
 }

@@ -95,7 +95,7 @@ pub fn judge(standing: &Standing) -> Verdict {
 /// `failed`: some gate is shown not to hold, by whatever evidence.
 fn conclude(
     standing: &Standing,
-    (findings, diagnoses): (Vec<Finding>, Vec<Diagnosis>),
+    (findings, mut diagnoses): (Vec<Finding>, Vec<Diagnosis>),
     absent: Vec<String>,
     failed: bool,
 ) -> Verdict {
@@ -107,6 +107,10 @@ fn conclude(
         .map(|f| f.outcome)
         .max()
         .unwrap_or(Outcome::Inconclusive);
+    // Where all gates hold, a guess at a cause has nothing to explain.
+    if outcome == Outcome::Passed {
+        diagnoses.retain(Diagnosis::is_nearly_certain);
+    }
     let mut remarks = Vec::new();
     let shouts: Vec<_> = unmeasured.iter().map(|p| implied::shout(*p)).collect();
     let shouted = shouts.join(" + ");

@@ -38,7 +38,7 @@ fn a_failed_finding_names_the_diagnosis_that_explains_it() {
 fn a_diagnosis_fails_no_gate_and_lets_none_pass() {
     let well = hall().judge();
     assert_eq!(well.outcome, Outcome::Passed, "{}", well.sentence);
-    let loose = loose(1.3, 120.0).judge();
+    let loose = loose(1.3, 400.0).judge();
     assert_eq!(loose.outcome, Outcome::Passed, "{}", loose.sentence);
     assert_eq!(loose.diagnoses.len(), 1);
 }
@@ -77,4 +77,37 @@ fn a_run_that_goes_on_has_no_diagnosis_yet() {
     let verdict = judge(&fold(&frames));
     assert!(verdict.diagnoses.is_empty());
     assert_eq!(finding(&verdict, "core-temperature").diagnosis, None);
+}
+
+#[test]
+fn where_every_gate_holds_a_guess_is_not_told() {
+    let slower = hall().operations(|t_s, _| if t_s > 600.0 { 2.0 } else { 1.0 });
+    let guess = slower.diagnose();
+    assert_eq!(guess[0].cause, Cause::LinkSlow);
+    assert!(guess[0].confidence < 0.9, "{}", guess[0].told());
+    let verdict = slower.judge();
+    assert_eq!(verdict.outcome, Outcome::Passed, "{}", verdict.sentence);
+    assert!(verdict.diagnoses.is_empty(), "{:?}", verdict.diagnoses);
+}
+
+#[test]
+fn a_branch_that_carries_less_is_not_accepted_for_the_flow_of_all_together() {
+    let well = hall().judge();
+    assert_eq!(finding(&well, "coolant-flow").outcome, Outcome::Passed);
+    let low = hall()
+        .state(|s| {
+            if s.t_s > 300.0 && (s.rack, s.tray) == (1, 1) {
+                s.flow = 0.7;
+            }
+        })
+        .meters(|m| m.flow *= if m.t_s > 300.0 { 0.93 } else { 1.0 });
+    let verdict = low.judge();
+    let flow = finding(&verdict, "coolant-flow");
+    assert_eq!(flow.outcome, Outcome::Inconclusive, "{}", flow.why);
+    let why = verdict.diagnosis(flow).expect("a diagnosis");
+    assert_eq!(
+        (why.cause, why.place.devices.as_slice()),
+        (Cause::BranchFlow, &[12, 13, 14, 15][..])
+    );
+    assert_ne!(verdict.outcome, Outcome::Passed);
 }

@@ -3,7 +3,8 @@
 use super::{judged, not_passed, steps};
 use hallmark_results::frame::{Frame, Steps};
 use hallmark_results::verdict::{Outcome, judge};
-use hallmark_tests::synthetic::{fold, record};
+use hallmark_tests::hall::{Hall, hall};
+use hallmark_tests::synthetic::{finding, fold, record};
 
 #[test]
 fn a_step_that_was_recorded_twice_is_work_done_once() {
@@ -69,4 +70,20 @@ fn operations_that_took_no_time_are_no_evidence() {
         &verdict,
         &["all-reduce", "all-reduce-p99", "all-reduce-p99.9"],
     );
+}
+
+#[test]
+fn power_that_meters_of_several_levels_see_is_counted_once() {
+    let shown = |hall: Hall| {
+        let verdict = hall.judge();
+        let found = finding(&verdict, "efficiency");
+        let place = found.worst().expect("a place");
+        place.estimate.as_ref().expect("an estimate").value
+    };
+    // The feeder watches all devices; racks and devices are behind it.
+    let usual = shown(hall());
+    let racks = shown(hall().meters(|m| m.racks.iter_mut().for_each(|r| *r *= 2.0)));
+    assert!((racks / usual - 1.0).abs() < 1e-9, "{racks} {usual}");
+    let feeder = shown(hall().meters(|m| m.feeder *= 2.0));
+    assert!((feeder / usual - 0.5).abs() < 1e-6, "{feeder} {usual}");
 }

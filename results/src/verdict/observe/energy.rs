@@ -1,12 +1,27 @@
 //! Energy beside work: joules from a counter where there is one, else power over time.
 //!
-//! The outermost meter decides: the hall's own before the devices' sensors, and it is named.
+//! The outermost level of meters that watches every device decides, and it is named: the hall's own before the
+//! feeders', the racks' and the nodes', and those before the devices' sensors. Refuses to add up meters of which one
+//! feeds the other.
 
 use super::super::evidence::Evidence;
 use super::sensors::Channel;
 use super::{Scene, Sight, missing};
+use crate::diagnosis::place::Groups;
+use crate::diagnosis::{Level, Place};
+use crate::frame::Series;
 use hallmark_profiles::criterion::Scope;
 use hallmark_profiles::metric::Metric;
+use std::collections::BTreeSet;
+
+/// Levels that have meters of power, the outermost first.
+const LEVELS: [Level; 5] = [
+    Level::Hall,
+    Level::Feeder,
+    Level::Rack,
+    Level::Tray,
+    Level::Node,
+];
 
 /// Energy of one window, which meter it is from, and why it is too thin to pass, if it is.
 struct Metered {
@@ -29,9 +44,8 @@ impl<'a> Scene<'a> {
             return plan.devices.iter().enumerate().map(one).collect();
         }
         let host = &self.standing.opened().host.name;
-        let outside = |c: &Channel| c.run.table.device.is_none() && c.run.table.place != *host;
         let on_node = |c: &Channel| c.run.table.device.is_none() && c.run.table.place == *host;
-        let mut metered = self.energy(outside);
+        let mut metered = self.outermost();
         if metered.is_none() && plan.devices.iter().all(|d| d.software) {
             metered = self.energy(on_node);
         } else if metered.is_none() {
@@ -41,6 +55,29 @@ impl<'a> Scene<'a> {
         }
         let total = (0..plan.devices.len()).map(flop).sum();
         vec![ratio("site", None, total, metered)]
+    }
+
+    /// Energy of the outermost level whose meters watch every device. A meter at a place that the plan does not know
+    /// is taken at its word.
+    fn outermost(&self) -> Option<Metered> {
+        let plan = &self.standing.opened().plan;
+        let host = &self.standing.opened().host.name;
+        let groups = Groups::of(&plan.devices);
+        let metered = |s: &Series| matches!(s.metric, Metric::Energy | Metric::PowerDraw);
+        let tables = self.channels(metered).into_iter().map(|c| &c.run.table);
+        let outside = tables.filter(|t| t.device.is_none() && t.place != *host);
+        let names: BTreeSet<&str> = outside.map(|t| t.place.as_str()).collect();
+        LEVELS.into_iter().find_map(|level| {
+            let here = names.iter().map(|name| (*name, groups.of_meter(name)));
+            let here: Vec<(&str, Place)> = here.filter(|(_, p)| p.level == level).collect();
+            let unknown = here.iter().any(|(_, p)| p.devices.is_empty());
+            let seen: BTreeSet<u32> = here.iter().flat_map(|(_, p)| p.devices.clone()).collect();
+            let all = unknown || seen.len() == plan.devices.len();
+            let each = here.iter().filter(|_| all).map(|(name, _)| {
+                self.energy(|c| c.run.table.device.is_none() && c.run.table.place == *name)
+            });
+            each.collect::<Option<Vec<_>>>().and_then(together)
+        })
     }
 
     /// Energy of the sensors that `belongs` picks.
