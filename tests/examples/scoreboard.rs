@@ -1,7 +1,7 @@
 //! Plays the faults of `tests/scenarios` at half, once and twice their severity, and writes DETECTION.md.
 //!
 //! `cargo run --release -p hallmark-tests --example scoreboard -- [--seeds 60] [--healthy 300] [--minutes 360]
-//! [--plays FILE] [--only NAME,…] [--jobs N]`
+//! [--plays FILE] [--only NAME,…] [--times 1,0.5,2] [--racks 3] [--run MINUTES] [--jobs N]`
 //!
 //! Every play is appended to FILE as it is done, so that a scoreboard that was stopped goes on where it was; plays of
 //! another build are refused, since they are not of this judge. Seeds come first, so that whatever the time allows is
@@ -16,8 +16,11 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 const FACTORS: [f64; 3] = [1.0, 0.5, 2.0];
+/// What is left of a shorter run after the last fault in it begins, at least.
+const AFTER: Duration = Duration::from_secs(600);
 
 /// What is asked on the command line.
 struct Asked {
@@ -26,6 +29,11 @@ struct Asked {
     minutes: u64,
     plays: PathBuf,
     only: Vec<String>,
+    /// Severities that are played, as multiples of the file's.
+    times: Vec<f64>,
+    /// Racks of each hall, and minutes of each run that is not one of slow faults, where not the file's.
+    racks: Option<u32>,
+    run: Option<u64>,
     jobs: usize,
 }
 
@@ -36,6 +44,9 @@ fn asked() -> Result<Asked, String> {
         minutes: 360,
         plays: PathBuf::from("target/scoreboard.jsonl"),
         only: Vec::new(),
+        times: FACTORS.to_vec(),
+        racks: None,
+        run: None,
         jobs: crew::cores(),
     };
     let mut words = std::env::args().skip(1);
@@ -50,11 +61,18 @@ fn asked() -> Result<Asked, String> {
             "--seeds" => asked.seeds = number()?,
             "--healthy" => asked.healthy = number()?,
             "--minutes" => asked.minutes = number()?,
+            "--racks" => asked.racks = Some(number()?.clamp(1, 64) as u32),
+            "--run" => asked.run = Some(number()?),
             "--jobs" => asked.jobs = number()? as usize,
             "--plays" => asked.plays = PathBuf::from(value),
             "--only" => asked.only = value.split(',').map(str::to_owned).collect(),
+            "--times" => {
+                let each = value.split(',').map(str::parse::<f64>);
+                let times: Result<Vec<f64>, _> = each.collect();
+                asked.times = times.map_err(|_| format!("{option} needs numbers"))?;
+            }
             other => {
-                let known = "--seeds, --healthy, --minutes, --jobs, --plays, --only";
+                let known = "--seeds, --healthy, --minutes, --jobs, --plays, --only, --times, --racks, --run";
                 return Err(format!("unknown option `{other}`; known: {known}"));
             }
         }
@@ -64,7 +82,7 @@ fn asked() -> Result<Asked, String> {
 
 fn main() -> Result<(), String> {
     let asked = asked()?;
-    let cases: Vec<Case> = cases(&asked.only);
+    let cases: Vec<Case> = cases(&asked);
     let build = build()?;
     let mut plays = before(&asked.plays, &build)?;
     let known: BTreeSet<(String, u64)> = plays.iter().map(|p| (p.case.clone(), p.seed)).collect();
@@ -107,17 +125,33 @@ fn main() -> Result<(), String> {
         },
     );
     let rows = table::rows(&cases, &plays);
-    let text = document(&rows);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../DETECTION.md");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Read when it is needed: what people say of the rows is no part of the judge that was played.
+    let tail = here.join("scenarios/DETECTION.tail.md");
+    let said = std::fs::read_to_string(&tail).map_err(|e| format!("{}: {e}", tail.display()))?;
+    let text = format!("{}\n{said}", document(&rows));
+    let path = here.join("../DETECTION.md");
     std::fs::write(&path, text).map_err(|e| format!("{}: {e}", path.display()))
 }
 
-fn cases(only: &[String]) -> Vec<Case> {
+fn cases(asked: &Asked) -> Vec<Case> {
+    let only = &asked.only;
     let wanted = |name: &str| only.is_empty() || only.iter().any(|o| o == name);
     let all = scenarios::all().into_iter().filter(|s| wanted(&s.name));
-    all.flat_map(|s| {
+    all.flat_map(|mut s| {
+        if s.hall.racks > 1 {
+            s.hall.racks = asked.racks.unwrap_or(s.hall.racks);
+            s.hall.cdus = s.hall.cdus.min(s.hall.racks);
+        }
+        let is_slow = s.conditions.tick > Duration::from_secs(1);
+        if let Some(minutes) = asked.run.filter(|_| !is_slow) {
+            let onsets = s.faults.iter().map(|f| f.span.onset);
+            let least = onsets.max().unwrap_or_default() + AFTER;
+            let run = Duration::from_secs(60 * minutes).max(least);
+            s.conditions.duration = Some(run);
+        }
         let factors = if s.has_severity() && s.faults.iter().any(|f| f.wanted.is_some()) {
-            FACTORS.to_vec()
+            asked.times.clone()
         } else {
             vec![1.0]
         };
