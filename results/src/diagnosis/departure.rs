@@ -584,5 +584,16 @@ pub fn step_of(hall: &Hall, row: &Row, rule: Rule) -> Option<Departure> {
         .iter()
         .map(|v| measured(*v, level, rule.measure))
         .collect();
-    step(hall, &blocks(&own, &phase, rule.rare), rule)
+    let blocks = blocks(&own, &phase, rule.rare);
+    let mut found = step(hall, &blocks, rule)?;
+    // Told against what was before, and not against the middle of both.
+    if rule.measure == Measure::Ratio
+        && let Some(before) = split(&blocks).map(|s| 1.0 + s.before).filter(|b| *b > 0.0)
+    {
+        let size = &mut found.size;
+        for told in [&mut size.value, &mut size.low, &mut size.high] {
+            *told /= before;
+        }
+    }
+    Some(found)
 }

@@ -4,7 +4,7 @@
 //! meters the width of the place decides, and the confidence says so.
 
 use super::departure::{Departure, Field, Form, Measure, Rule, step_of};
-use super::hall::Meter;
+use super::hall::{Meter, Row};
 use super::place::{Level, Place};
 use super::signs::{HEAT, Signs, moved, on};
 use super::{Cause, Diagnosis, Sign, Size};
@@ -24,6 +24,8 @@ const PUMP_STEP: f64 = 0.2;
 const HUNTING_S: (f64, f64) = (20.0, 400.0);
 const HUNTING_K: f64 = 0.3;
 const HUNTING_P: f64 = 1e-4;
+/// A swing of the power over its level that is the load's own.
+const LOAD_SWING: f64 = 0.02;
 
 const DOWN: Rule = Rule {
     measure: Measure::Ratio,
@@ -234,7 +236,11 @@ fn even(heat: &Field, devices: &[u32]) -> bool {
 /// Supply, or the temperatures of a loop, that swing with one period that the load does not have.
 fn hunting(signs: &Signs) -> Vec<Diagnosis> {
     let hall = &signs.hall;
-    let load = main_line(signs, &signs.power.reference);
+    // A load that swings by itself; what the coolant does to the power is far less.
+    let level = median(&signs.power.reference).unwrap_or(f64::INFINITY);
+    let load = main_line(signs, &signs.power.reference)
+        .filter(|l| l.p < HUNTING_P && l.amplitude >= LOAD_SWING * level);
+    let core = hall.gauge(Metric::TempCore, |_| true);
     let mut found = Vec::new();
     let swings = |row: &[f64]| {
         let line = main_line(signs, row)?;
@@ -243,7 +249,7 @@ fn hunting(signs: &Signs) -> Vec<Diagnosis> {
     };
     for meter in &signs.supply {
         if let Some(line) = swings(&meter.row) {
-            let heat = loop_swings(signs, &meter.place, &line);
+            let heat = loop_swings(signs, &core, &meter.place, &line);
             found.push(hunts(
                 Metric::CoolantSupply,
                 meter.place.clone(),
@@ -286,10 +292,13 @@ fn hunts(metric: Metric, place: Place, line: Line, heat: bool) -> Diagnosis {
     )
 }
 
-/// Whether the temperatures of a loop have the supply's period.
-fn loop_swings(signs: &Signs, place: &Place, line: &Line) -> bool {
-    let own = place.devices.is_empty() || place.devices.len() * 2 > signs.hall.devices;
-    let found = main_line(signs, &signs.heat.reference).filter(|_| own);
+/// Whether the temperatures of a loop's devices have the supply's period.
+fn loop_swings(signs: &Signs, core: &[Option<Row>], place: &Place, line: &Line) -> bool {
+    let rows = place.devices.iter().filter_map(|d| core.get(*d as usize));
+    let rows: Vec<&Row> = rows.flatten().collect();
+    let mean = |column: usize| rows.iter().map(|r| r[column]).sum::<f64>() / rows.len() as f64;
+    let mean: Row = (0..signs.hall.at_ns.len()).map(mean).collect();
+    let found = main_line(signs, &mean);
     found.is_some_and(|l| (l.period_s / line.period_s - 1.0).abs() < 0.15)
 }
 

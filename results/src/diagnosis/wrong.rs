@@ -119,10 +119,13 @@ fn when_hot(standing: &Standing, device: usize, told: &[Told]) -> Option<(usize,
         .flat_map(|t| (0..t.table.series.len()).map(move |c| (t, c)))
         .find(|(t, c)| t.table.series[*c].metric == Metric::TempCore)?;
     let trace = &run.traces[column];
-    let first_ns = standing.windows().first()?.start_ns;
+    // Only while it multiplies can it be wrong: a cool phase without matmuls clears nobody.
+    let work = &standing.devices()[device].work;
+    let rates: Vec<f64> = work.rates().collect();
     let warm = |(index, bin): (usize, &crate::trace::Bin)| {
-        let loaded = index as u64 * trace.bin_ns() >= first_ns;
-        bin.mean().filter(|_| loaded)
+        let at = index as u64 * trace.bin_ns() / work.bin_ns();
+        let works = rates.get(at as usize).is_some_and(|r| *r > 0.0);
+        bin.mean().filter(|_| works)
     };
     let mut all: Vec<f64> = trace.bins().iter().enumerate().filter_map(warm).collect();
     all.sort_unstable_by(f64::total_cmp);

@@ -2,8 +2,8 @@
 //!
 //! A diagnosis never fails a gate and never lets one pass. Two exceptions take a pass back: where a sensor is stuck,
 //! stale, replayed, scaled or out of step with the load, what rests on it is not shown; and where a branch nearly
-//! certainly carries less coolant than it did, a flow that is measured for several branches together does not show that
-//! each has enough. What was shown to be wrong stays shown.
+//! certainly carries less coolant than it did, or a supply swings, a flow that is measured for several branches together
+//! and a supply's median do not show that all is well. What was shown to be wrong stays shown.
 
 use super::{Finding, Observed, Outcome};
 use crate::diagnosis::place::Groups;
@@ -66,7 +66,7 @@ fn weaken(finding: &mut Finding, diagnoses: &[Diagnosis], groups: &Groups) {
         let short = || {
             let short = diagnoses.iter().find(|d| hides(d, metric, place, groups))?;
             Some(format!(
-                "holds for several branches together, but {}",
+                "does not show what swings or is short within it: {}",
                 short.sentence()
             ))
         };
@@ -114,10 +114,14 @@ fn doubts(diagnosis: &Diagnosis, metric: Metric, place: &Observed) -> bool {
     sick && here && (told(metric) || of_power || skewed)
 }
 
-/// Whether a flow that is measured at a place is the sum over a branch that carries less than it did.
+/// Whether a gate of a place cannot show what a diagnosis is nearly certain of: one branch of several that carries less,
+/// a supply that swings about its median.
 fn hides(diagnosis: &Diagnosis, metric: Metric, place: &Observed, groups: &Groups) -> bool {
-    let short = diagnosis.cause == Cause::BranchFlow && diagnosis.is_nearly_certain();
-    short
-        && matches!(metric, Metric::Flow | Metric::FlowPerKw)
-        && diagnosis.place.is_within(&groups.of_meter(&place.place))
+    let blind = match diagnosis.cause {
+        Cause::BranchFlow => matches!(metric, Metric::Flow | Metric::FlowPerKw),
+        Cause::Hunting => metric == Metric::CoolantSupply,
+        _ => false,
+    };
+    let sure = blind && diagnosis.is_nearly_certain();
+    sure && diagnosis.place.is_within(&groups.of_meter(&place.place))
 }
