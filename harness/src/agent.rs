@@ -12,7 +12,7 @@ pub(crate) mod offset;
 use crate::cli::Agent;
 use crate::clock::{self, RunClock};
 use crate::exit::{Exit, Failure};
-use crate::launch::Invitation;
+use crate::launch::{Invitation, manual};
 use crate::protocol::ToWorker;
 use crate::protocol::link::{Claim, Pass, Said, Task, VERSION};
 use crate::rank;
@@ -50,7 +50,12 @@ const LOOK: Duration = Duration::from_millis(20);
 /// [`Failure`]: exit 2 for an invitation that is none, or a controller that refuses this agent; 4 where it lost its
 /// controller or launcher. No worker is left running.
 pub fn join(args: &Agent) -> Result<Exit, Failure> {
-    let invitation = invitation()?;
+    let rank = rank::find(|name| std::env::var(name).ok()).map_err(Failure::usage)?;
+    let host = topology::host();
+    let invitation = match &args.join {
+        Some(folder) => manual::choose(folder, &host.name, rank.as_ref())?,
+        None => invitation()?,
+    };
     if let Some(program) = fleet::other_program() {
         return Err(Failure::usage(format!(
             "{} {}: an agent drives its devices by itself alone",
@@ -79,8 +84,8 @@ pub fn join(args: &Agent) -> Result<Exit, Failure> {
         last,
         task: 0,
         pid: std::process::id(),
-        host: topology::host(),
-        rank: rank::find(|name| std::env::var(name).ok()).map_err(Failure::usage)?,
+        host,
+        rank,
         devices: devices.clone(),
         watched: sensors.devices(),
         absent: found.absent,
@@ -93,7 +98,11 @@ pub fn join(args: &Agent) -> Result<Exit, Failure> {
         session: Mutex::new(None),
     });
     let (heard, ears) = channel();
-    orphaned(&heard);
+    match args.join {
+        // Whoever started it may have given it no input; the kernel kills it with them.
+        Some(_) => fleet::die_with_parent().map_err(Failure::broken)?,
+        None => orphaned(&heard),
+    }
     let shared = Arc::clone(&desk);
     std::thread::spawn(move || dial::keep(&invitation, claim, &shared, &heard));
     let (inlet, inbox) = inbox::open();

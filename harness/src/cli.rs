@@ -101,7 +101,7 @@ pub enum Command {
     /// Drive one device on behalf of a run; started by hallmark itself
     #[command(hide = true)]
     Worker,
-    /// Join a run on behalf of this node, by the invitation on standard input; started by a launcher
+    /// Join a run on behalf of this node, by the invitation on standard input or in a folder; started by a launcher
     #[command(hide = true)]
     Agent(Agent),
 }
@@ -233,6 +233,9 @@ pub struct Show {
 
 #[derive(Debug, Args)]
 pub struct Agent {
+    /// Take the invitation for this node from this folder, with the launcher `manual`
+    #[arg(long, value_name = "DIR")]
+    pub join: Option<PathBuf>,
     #[command(flatten)]
     pub cuda: Cuda,
     /// Load NVML from this file instead of the driver's usual place

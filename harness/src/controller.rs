@@ -400,6 +400,14 @@ impl Workers for Controller {
             self.desk.hall().task(node, Task::Leave);
             self.desk.wake(node);
         }
+        // An agent that nobody here has started learns of its end by its link alone.
+        let linked = |hall: &Hall| (0..self.names.len()).any(|n| hall.is_linked(n));
+        for _ in 0..u128::from(patience_ms) / LOOK.as_millis() {
+            if !linked(&self.desk.hall()) {
+                break;
+            }
+            clock::sleep(LOOK);
+        }
         if let Some(launched) = &mut self.launched {
             launched.end(Duration::from_millis(patience_ms));
         }

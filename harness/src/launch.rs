@@ -4,6 +4,7 @@
 
 pub mod agents;
 pub mod local;
+pub mod manual;
 pub mod slurm;
 pub mod ssh;
 

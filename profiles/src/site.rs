@@ -69,7 +69,7 @@ pub enum Launcher {
     Slurm,
     /// The system's `ssh`, one connection for each node.
     Ssh,
-    /// The operator, e.g. with `mpirun`: the run waits for agents to join.
+    /// The operator, e.g. with `mpirun`: the run says how, and waits for agents to join.
     Manual,
 }
 

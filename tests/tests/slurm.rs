@@ -214,6 +214,50 @@ fn a_site_file_is_written_from_what_slurm_reports_and_differs_from_it_only_where
 }
 
 #[test]
+fn agents_that_srun_starts_by_hand_join_by_their_ranks_and_one_too_many_is_refused_by_name() {
+    let _alone = alone();
+    let Some(cluster) = Cluster::start(4) else {
+        return;
+    };
+    let mut run = HallRun::launched(&Setup {
+        launcher: "manual",
+        seconds: 4,
+        nodes: 3,
+        ..REHEARSAL
+    });
+    run.wait_for("invitations", |r| r.stdout().contains("--join"));
+    let join = run.folder.with_extension("join");
+    let program = hallmark_tests::program::binary();
+    let agents = |nodes: &str| {
+        let mut srun = std::process::Command::new("srun");
+        srun.env("SLURM_CONF", cluster.configuration())
+            .args([nodes, "--overlap", "--mpi=none", "--input=none"])
+            .arg(&program)
+            .args(["agent", "--join"])
+            .arg(&join);
+        srun
+    };
+    let refused = finish(agents("-N4"), Duration::from_secs(60));
+    assert_ne!(refused.code, Some(0), "{refused}");
+    let told = "rank 3 of Slurm is no node's; known: n1, n2, n3";
+    assert!(refused.stderr.contains(told), "{refused}");
+    let (code, standing) = run.end();
+    assert_ne!(code, 4, "{}", run.stderr());
+    assert!(!judge(&standing).accepts_site);
+    let nodes: Vec<&str> = standing
+        .opened()
+        .plan
+        .devices
+        .iter()
+        .map(|d| d.node.as_str())
+        .collect();
+    assert_eq!(nodes, ["n1", "n2", "n3"]);
+    assert_eq!(faults(&standing), []);
+    assert!(!join.exists());
+    cluster.wait_until_empty();
+}
+
+#[test]
 fn an_interrupt_while_the_job_waits_cancels_it() {
     let _alone = alone();
     let Some(cluster) = Cluster::start(4) else {

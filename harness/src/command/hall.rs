@@ -9,7 +9,7 @@ use crate::clock::{self, RunClock};
 use crate::command::record;
 use crate::controller::Controller;
 use crate::exit::{Exit, Failure};
-use crate::launch::{self, local, slurm, ssh};
+use crate::launch::{self, local, manual, quoted, slurm, ssh};
 use crate::plan::{self, hall};
 use crate::protocol::link::Claim;
 use crate::run::Input;
@@ -28,6 +28,10 @@ use std::path::Path;
 
 /// Longest wait for all agents to join: their engines are asked for their devices first.
 const GATHER_NS: u64 = 90_000_000_000;
+/// The same where somebody has to start them first.
+const BY_HAND_NS: u64 = 600_000_000_000;
+/// Invitations for agents that are started by hand.
+const JOIN: &str = ".join";
 
 /// Runs a profile on all nodes of a site.
 ///
@@ -36,7 +40,7 @@ const GATHER_NS: u64 = 90_000_000_000;
 pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
     let path = site;
     let site = site::load(&path.to_string_lossy()).map_err(Failure::usage)?;
-    refuse(args, &site)?;
+    refuse(args)?;
     if site.site.launcher == Launcher::Slurm && slurm::allocation().is_none() {
         return super::batch::run(args, path, &site, &folder(args, &loaded.profile.name)?);
     }
@@ -62,7 +66,7 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
     if is_rehearsal(args, &site) {
         view.note("a rehearsal: nodes may be processes of one machine, and no site is accepted");
     }
-    view.note(&format!("waiting for {} nodes", site.nodes().count()));
+    view.note(&waiting(&site, &folder)?);
     let (joined, devices, claims) =
         assemble(args, &site, &mut controller, &folder, interrupted).inspect_err(undo)?;
     let clock = RunClock::start();
@@ -111,6 +115,19 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
     record::conclude(&folder, &standing, pen, view.as_mut())
 }
 
+/// What is waited for, and what is to be done for it.
+fn waiting(site: &LoadedSite, folder: &Path) -> Result<String, Failure> {
+    let nodes = site.nodes().count();
+    if site.site.launcher != Launcher::Manual {
+        return Ok(format!("waiting for {nodes} nodes"));
+    }
+    let join = std::path::absolute(super::beside(folder, JOIN)).map_err(Failure::broken)?;
+    Ok(format!(
+        "waiting for {nodes} nodes; start one process on each, e.g. by mpirun or srun: hallmark agent --join {}",
+        quoted(&join.display().to_string())
+    ))
+}
+
 /// The record's first frame.
 fn opened(args: &Run, run_id: String, host: Host, clock: RunClock, plan: Plan) -> Frame {
     Frame::Opened(Box::new(Opened {
@@ -132,7 +149,7 @@ fn is_rehearsal(args: &Run, site: &LoadedSite) -> bool {
 }
 
 /// What a run on one machine may be asked for and a hall's cannot, so that nothing is passed over in silence.
-fn refuse(args: &Run, site: &LoadedSite) -> Result<(), Failure> {
+fn refuse(args: &Run) -> Result<(), Failure> {
     let given =
         |option: &str, why: &str| Err(Failure::usage(format!("{option} with --site: {why}")));
     if args.expect_devices.is_some() {
@@ -148,13 +165,7 @@ fn refuse(args: &Run, site: &LoadedSite) -> Result<(), Failure> {
     if !args.replay.is_empty() {
         return given("--replay", "only the nodes' own sensors are read");
     }
-    match site.site.launcher {
-        Launcher::Local | Launcher::Ssh | Launcher::Slurm => Ok(()),
-        Launcher::Manual => Err(Failure::usage(format!(
-            "{}: this build starts agents by the launchers `local`, `slurm` and `ssh` alone",
-            site.origin
-        ))),
-    }
+    Ok(())
 }
 
 fn launch(
@@ -176,10 +187,10 @@ fn launch(
         rehearsal: is_rehearsal(args, site),
     };
     let agents = match site.site.launcher {
-        Launcher::Ssh => ssh::start(&hall)?,
+        Launcher::Local => local::start(&hall)?,
         Launcher::Slurm => slurm::start(&hall)?,
-        // The other was refused.
-        _ => local::start(&hall)?,
+        Launcher::Ssh => ssh::start(&hall)?,
+        Launcher::Manual => manual::start(&hall, &super::beside(folder, JOIN))?,
     };
     controller.attend(agents);
     Ok(())
@@ -201,7 +212,11 @@ fn assemble(
     interrupted: impl FnMut() -> bool,
 ) -> Result<Gathered, Failure> {
     launch(args, site, controller, folder)?;
-    controller.gather(GATHER_NS, interrupted)?;
+    let patience_ns = match site.site.launcher {
+        Launcher::Manual => BY_HAND_NS,
+        _ => GATHER_NS,
+    };
+    controller.gather(patience_ns, interrupted)?;
     gathered(site, controller)
 }
 

@@ -81,17 +81,8 @@ impl Agents {
     ) -> Result<Self, Failure> {
         let mut agents = Self::default();
         for (index, node) in hall.nodes.iter().enumerate() {
-            let (credentials, token) = hall.controller.invite(index)?;
             let (command, seat) = seat(index, node);
-            let invitation = Invitation {
-                address: hall.controller.address(),
-                node: (*node).to_owned(),
-                credentials,
-                token,
-                folder: seat.folder,
-                devices: seat.devices,
-                cores: seat.cores,
-            };
+            let invitation = Self::invitation(hall, index, seat)?;
             let mut agent = Agent {
                 command,
                 invitation,
@@ -102,6 +93,25 @@ impl Agents {
             agents.agents.push(agent);
         }
         Ok(agents)
+    }
+}
+
+impl Agents {
+    /// What the agent of a node needs to join from its seat.
+    ///
+    /// # Errors
+    /// [`Failure`] for a name that no certificate can hold.
+    pub fn invitation(hall: &Hall, index: usize, seat: Seat) -> Result<Invitation, Failure> {
+        let (credentials, token) = hall.controller.invite(index)?;
+        Ok(Invitation {
+            address: hall.controller.address(),
+            node: hall.nodes[index].to_owned(),
+            credentials,
+            token,
+            folder: seat.folder,
+            devices: seat.devices,
+            cores: seat.cores,
+        })
     }
 }
 

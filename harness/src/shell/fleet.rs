@@ -231,6 +231,19 @@ pub fn own_group(command: &mut Command) {
     }
 }
 
+/// Has the kernel kill this process with the one that started it, where the kernel can.
+///
+/// # Errors
+/// The operating system's reason.
+pub fn die_with_parent() -> std::io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        let kill = Some(rustix::process::Signal::KILL);
+        rustix::process::set_parent_process_death_signal(kill)?;
+    }
+    Ok(())
+}
+
 #[cfg(not(unix))]
 pub fn own_group(_command: &mut Command) {}
 
