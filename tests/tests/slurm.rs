@@ -125,7 +125,9 @@ fn a_killed_agent_is_its_nodes_fault_and_a_killed_slurmd_is_none_while_its_node_
         let device = &standing.devices()[alive];
         assert!(
             device.last_end_ns + 3_000_000_000 > last_ns,
-            "device {alive} goes on"
+            "device {alive} ended at {} ns of {last_ns}: {:?}",
+            device.last_end_ns,
+            standing.events().iter().rev().take(12).collect::<Vec<_>>()
         );
     }
     let left = cluster.processes();

@@ -231,7 +231,12 @@ async fn link(endpoint: &Endpoint, claim: Claim, desk: &Arc<Desk>, heard: &Sende
 async fn report(desk: Arc<Desk>, outgoing: mpsc::Sender<Up>, kept: u64) {
     let mut next = kept + 1;
     loop {
-        let read = lock(&desk.log).read(next);
+        let read = {
+            let log = lock(&desk.log);
+            // What an earlier link had brought may be acknowledged before it is sent again over this one.
+            next = next.max(log.oldest());
+            log.read(next)
+        };
         match read {
             Ok(Some(report)) => {
                 if outgoing.send(Up::Report(report)).await.is_err() {
@@ -275,4 +280,43 @@ async fn once(grpc: &mut Grpc<Channel>, beat: Beat) -> Option<(u64, Beaten)> {
     let answer = grpc.unary(Request::new(beat), path, Packed::<Beat, Beaten>::default());
     let beaten = answer.await.ok()?.into_inner();
     Some((sent_ns, beaten))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::link::Said;
+
+    #[test]
+    fn reports_that_are_acknowledged_before_they_are_sent_again_hold_up_none_after_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::open(folder.path(), 5).unwrap();
+        for _ in 0..3 {
+            log.append(Said::Last).unwrap();
+        }
+        log.forget(2);
+        let desk = Arc::new(Desk {
+            log: Mutex::new(log),
+            grown: Notify::new(),
+            offset: Mutex::default(),
+            taken: Mutex::new(0),
+            session: Mutex::new(None),
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let sent = runtime.block_on(async {
+            let (outgoing, mut queue) = mpsc::channel(QUEUE);
+            let sender = tokio::spawn(report(desk, outgoing, 0));
+            let sent = timeout(ANSWER, queue.recv()).await;
+            sender.abort();
+            sent
+        });
+        let sent = sent.ok().flatten();
+        assert!(
+            matches!(&sent, Some(Up::Report(report)) if report.number == 3),
+            "{sent:?}"
+        );
+    }
 }

@@ -155,6 +155,11 @@ impl Log {
         self.forgotten + self.starts.len() as u64
     }
 
+    /// Number of the oldest report that is not forgotten; of the next one where all are.
+    pub fn oldest(&self) -> u64 {
+        self.forgotten + 1
+    }
+
     /// Appends a report; gives its number.
     ///
     /// # Errors

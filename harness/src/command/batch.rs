@@ -24,7 +24,7 @@ const ASK_NS: u64 = 1_000_000_000;
 /// A Slurm that does not answer for this long is given up, and the job with it.
 const SILENCE_NS: u64 = 600_000_000_000;
 /// Time for nodes to say that a job which has ended is gone from them; one that is down never says it.
-const COMPLETING_NS: u64 = 30_000_000_000;
+const COMPLETING_NS: u64 = 10_000_000_000;
 
 /// Submits the run and waits for its end.
 ///
