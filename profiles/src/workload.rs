@@ -145,7 +145,7 @@ pub struct AuditSeed(pub u64);
 /// How often each size of a sweep is all-reduced, out of place and in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trials {
-    /// Operations before those that count, at each visit to a size.
+    /// Operations before those that count, at the first of the visits to a size; one at each later one.
     pub warm_up: u32,
     /// Operations that count.
     pub iterations: u32,

@@ -29,7 +29,6 @@ const TRIALS_OF_STEP: u64 = 1 << 20;
 /// A sweep over the buckets of a step, which are its sizes.
 pub struct Sweep {
     visits: Vec<Visit>,
-    warm_up: u32,
     seed: u64,
     audits: AuditSeed,
 }
@@ -39,6 +38,8 @@ pub struct Sweep {
 struct Visit {
     bucket: usize,
     in_place: bool,
+    /// At least one, which tells the pace.
+    warm_up: u32,
     iterations: u32,
 }
 
@@ -72,16 +73,18 @@ impl Sweep {
         let sizes = spec.buckets.iter().map(|b| b.bytes.0).enumerate();
         let visits = sizes.flat_map(|(bucket, bytes)| {
             [false, true].into_iter().flat_map(move |in_place| {
-                parts(iterations, bytes).map(move |iterations| Visit {
+                let parts = parts(iterations, bytes).enumerate();
+                parts.map(move |(part, iterations)| Visit {
                     bucket,
                     in_place,
+                    // What is visited again at once is warm.
+                    warm_up: if part == 0 { warm_up.max(1) } else { 1 },
                     iterations,
                 })
             })
         });
         Some(Self {
             visits: visits.collect(),
-            warm_up: warm_up.max(1),
             seed: spec.seed,
             audits: spec.audits(),
         })
@@ -114,11 +117,11 @@ impl Sweep {
             index,
         };
         let mut longest_ns = 0;
-        for index in 0..self.warm_up {
+        for index in 0..visit.warm_up {
             let began_ns = now_ns();
             self.trial(group, ask(index, None), patience, &mut done)?;
             // The first operation touches memory that may be cold.
-            if index > 0 || self.warm_up == 1 {
+            if index > 0 || visit.warm_up == 1 {
                 longest_ns = longest_ns.max(now_ns().saturating_sub(began_ns));
             }
             if step == 0 && index == 0 {
@@ -129,7 +132,7 @@ impl Sweep {
         let (start_ns, pace_ns) = agree(group, longest_ns, patience)?;
         for iteration in 0..visit.iterations {
             let due_ns = start_ns.saturating_add(pace_ns.saturating_mul(u64::from(iteration) + 1));
-            let asked = ask(self.warm_up + iteration, Some(due_ns));
+            let asked = ask(visit.warm_up + iteration, Some(due_ns));
             self.trial(group, asked, patience, &mut done)?;
         }
         Ok(done)
@@ -527,6 +530,17 @@ mod tests {
                 expected.iter().sum::<u64>() as usize
             );
         }
+    }
+
+    #[test]
+    fn a_size_that_takes_many_visits_is_warmed_up_once_and_reduced_as_often_as_asked_for() {
+        let sweep = Sweep::of(&spec(&[64 << 20], 10)).unwrap();
+        let visits = |in_place: bool| {
+            let of = sweep.visits.iter().filter(move |v| v.in_place == in_place);
+            of.map(|v| (v.warm_up, v.iterations)).collect::<Vec<_>>()
+        };
+        assert_eq!(visits(false), [(2, 4), (1, 4), (1, 2)]);
+        assert_eq!(visits(true), visits(false));
     }
 
     #[test]

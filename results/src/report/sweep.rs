@@ -70,12 +70,20 @@ pub fn sizes<'a>(window: &'a Window, ranks: usize) -> Vec<Size<'a>> {
         let figures = times.and_then(|times| Figures::new(bytes, times, ranks));
         Some(Way { trials, figures })
     };
-    let size = |bytes: &u64| Size {
+    let both = |bytes: &u64| Size {
         bytes: *bytes,
         out: way(*bytes, false),
         within: way(*bytes, true),
     };
-    sizes.iter().map(size).collect()
+    sizes.iter().map(both).collect()
+}
+
+/// A payload as people say it: whole bytes below a KiB.
+pub fn size(bytes: u64) -> String {
+    if bytes < 1024 {
+        return format!("{bytes}\u{a0}B");
+    }
+    Bytes(bytes).to_string()
 }
 
 /// The quantile `name` of times in s, where there are enough of them.
@@ -93,8 +101,8 @@ pub fn sentence(story: &Story<'_>, window: &Window) -> Option<String> {
     let wrong: u64 = window.group.sweep.sizes.values().map(|s| s.wrong).sum();
     let mut said = format!(
         "all-reduces of {} to {} over {}",
-        Bytes(first.bytes),
-        Bytes(last.bytes),
+        size(first.bytes),
+        size(last.bytes),
         words::counted(ranks, "rank", "ranks"),
     );
     if let Some(busbw) = last.out.and_then(|o| o.figures?.busbw) {
@@ -108,7 +116,7 @@ pub fn sentence(story: &Story<'_>, window: &Window) -> Option<String> {
         let latency = human(latency, Unit::Second);
         said.push_str(&format!(
             ", {} in {latency} at the median",
-            Bytes(first.bytes)
+            size(first.bytes)
         ));
     }
     said.push_str(&match wrong {

@@ -5,7 +5,7 @@ use super::super::svg::{Anchor, Scale, Svg, n};
 use super::super::sweep::{self, Size, Way};
 use super::super::{Story, facts, words};
 use crate::standing::window::Window;
-use hallmark_profiles::units::{Bytes, Unit, human};
+use hallmark_profiles::units::{Unit, human};
 
 const WIDTH: f64 = 482.0;
 const LEFT: f64 = 74.0;
@@ -85,7 +85,8 @@ fn of_window(story: &Story<'_>, index: usize, window: &Window) -> String {
     format!(
         "<section id=\"sweep-{index}\"><h2>{}</h2><p class=\"sub\">Phase {}, over {}. Each operation has a due time that never \
          moves, and its latency counts from that; bandwidth is the mean operation's, from the first rank's start to the last \
-         one's end.{incomplete}</p><div class=\"figures pair\"><figure><figcaption><b>{kind}</b> by size</figcaption>{left}</figure>\
+         one's end (algbw, and busbw by nccl-tests' factor); skew is the time from the first rank's start to the last one's, \
+         transfer from there to the end.{incomplete}</p><div class=\"figures pair\"><figure><figcaption><b>{kind}</b> by size</figcaption>{left}</figure>\
          <figure><figcaption><b>Latency</b> from the due time, by size</figcaption>{right}</figure></div>{}</section>",
         xml(&capital),
         xml(&facts::segment_name(story, window)),
@@ -136,7 +137,7 @@ fn picture(id: &str, title: &str, curves: &[Curve], unit: Unit) -> String {
     let said = drawn.iter().map(|curve| {
         let ends = [curve.points.first(), curve.points.last()];
         let end = |(bytes, value): &(f64, f64)| {
-            format!("{} at {}", human(*value, unit), Bytes(*bytes as u64))
+            format!("{} at {}", human(*value, unit), sweep::size(*bytes as u64))
         };
         let ends: Vec<String> = ends.into_iter().flatten().map(end).collect();
         format!("{}: {}", curve.name, ends.join(" to "))
@@ -159,7 +160,7 @@ fn axes(svg: &mut Svg, x: &Scale, y: &Scale, unit: Unit) {
         let power = x.from + octave as f64;
         let at = x.at(power);
         svg.line(at, bottom, at, bottom + 4.0, "tick");
-        let label = Bytes(power.exp2().round() as u64).to_string();
+        let label = sweep::size(power.exp2().round() as u64);
         svg.text(at, bottom + 18.0, "t2", Anchor::Middle, &label);
     }
     svg.line(LEFT, bottom, RIGHT, bottom, "axis");
@@ -175,9 +176,9 @@ fn table(sizes: &[Size<'_>]) -> String {
         }
     }
     format!(
-        "<div class=\"scroll\"><table class=\"ev nums\"><thead><tr><th>All-reduce</th><th class=\"n\">operations</th>\
-         <th class=\"n\">mean</th><th class=\"n\">algorithm bandwidth</th><th class=\"n\">bus bandwidth</th>\
-         <th class=\"n\">latency p50</th><th class=\"n\">p99</th><th class=\"n\">p99.9</th><th class=\"n\">arrival skew p50</th>\
+        "<div class=\"scroll\"><table class=\"ev sizes\"><thead><tr><th>All-reduce</th><th class=\"n\">operations</th>\
+         <th class=\"n\">mean</th><th class=\"n\">algbw</th><th class=\"n\">busbw</th>\
+         <th class=\"n\">latency p50</th><th class=\"n\">p99</th><th class=\"n\">p99.9</th><th class=\"n\">skew p50</th>\
          <th class=\"n\">transfer p50</th><th class=\"n\">wrong</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 }
@@ -212,6 +213,6 @@ fn row(bytes: u64, name: &str, way: &Way<'_>) -> String {
         .collect();
     format!(
         "<tr><th scope=\"row\">{}, {name}</th>{cells}</tr>",
-        Bytes(bytes)
+        sweep::size(bytes)
     )
 }
