@@ -148,6 +148,7 @@ fn a_device_is_listed_by_its_address_and_uuid_as_telemetry_knows_it() {
     }
     folder.write("libcublasLt.so.12", "not a library");
     folder.write("libcublasLt.so.13", "not a library");
+    folder.write("libnccl.so.2", "not a library");
     let inspected = inspect(folder.path());
     let devices = inspected["devices"].as_array().unwrap();
     let device = devices.iter().find(|d| d["id"] == "cuda0").unwrap();
@@ -157,6 +158,44 @@ fn a_device_is_listed_by_its_address_and_uuid_as_telemetry_knows_it() {
     let (why, remedy) = absent(&inspected, "libcublasLt.so.13");
     assert!(why.contains("own kernels"), "{why}");
     assert!(remedy.contains("--cuda-lib-path"), "{remedy}");
+    let (why, remedy) = absent(&inspected, "libnccl.so.2");
+    assert!(why.contains("NVIDIA's own collectives"), "{why}");
+    assert!(
+        remedy.contains("2.18") && remedy.contains("--cuda-lib-path"),
+        "{remedy}"
+    );
+}
+
+#[test]
+fn an_nccl_that_is_there_is_listed_with_its_version_and_file() {
+    let folder = RunFolder::new();
+    if !build(folder.path(), &driver(&ONE_DEVICE, &[])) {
+        return;
+    }
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("fake-nccl/nccl.c");
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-w", "-pthread", "-o"])
+        .arg(folder.path().join("libnccl.so.2"))
+        .arg(source)
+        .status();
+    assert!(built.unwrap().success(), "the stand-in does not compile");
+    let inspected = inspect(folder.path());
+    let facts = inspected["devices"].as_array().unwrap().iter();
+    let facts: Vec<&Value> = facts
+        .filter(|d| d["id"] == "cuda0")
+        .flat_map(|d| d["facts"].as_array().unwrap())
+        .collect();
+    let nccl = facts.iter().find(|f| f[0] == "nccl").unwrap();
+    let about = nccl[1].as_str().unwrap();
+    assert!(
+        about.starts_with("2.27.3, ") && about.ends_with("libnccl.so.2"),
+        "{about}"
+    );
+    let others = inspected["absent"].as_array().unwrap();
+    assert!(
+        others.iter().all(|a| a["what"] != "libnccl.so.2"),
+        "{others:?}"
+    );
 }
 
 #[test]
