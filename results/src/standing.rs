@@ -72,8 +72,7 @@ pub struct DeviceRun {
     /// Time in matmuls, and in copy and triad, ns, spread over their steps.
     pub computing: WorkTrace,
     pub moving: WorkTrace,
-    /// Time of each step that is in no kernel and no all-reduce, from its due time on, s; of steps in which these do not
-    /// overlap.
+    /// Time of each step in no kernel and no all-reduce, from its due time on, s; unknown where these overlap.
     pub outside: Trace,
     pub steps: u64,
     pub last_end_ns: u64,
@@ -568,7 +567,6 @@ impl DeviceRun {
             .saturating_add(row.optimizer_ns.max(row.memory_ns));
         let kernels = row.compute_ns.saturating_add(others);
         let whole = row.end_ns.saturating_sub(row.due_ns.min(row.start_ns));
-        // Kernels that add up to more than the step overlapped, and what was in none of them is not known.
         if let Some(outside) = whole.checked_sub(kernels) {
             self.outside.push(row.end_ns, outside as f64 / 1e9);
         }

@@ -5,7 +5,7 @@
 
 use super::departure::{Departure, Measure, Rule, field, step_of};
 use super::hall::{Hall, Row};
-use super::place::{Groups, Level};
+use super::place::{Groups, Level, Place};
 use super::signs::{Signs, moved};
 use super::{Cause, Diagnosis, Sign, Size};
 use crate::frame::SeriesKind;
@@ -31,6 +31,11 @@ const AGE_S: f64 = 5.0;
 const SCALE: f64 = 0.025;
 /// Rate and clock that stay within this belong to the true power, not to the one read.
 const FLAT: f64 = 0.02;
+/// Balances, the step of each that counts, and how uneven it may be all the time, %. Source of the latter: METRICS.md.
+const BALANCES: [(Metric, f64, f64); 2] = [
+    (Metric::PowerRecon, 2.5, 3.0),
+    (Metric::HeatBalance, 5.0, 7.0),
+];
 /// Steps within so many columns are one step.
 const AT_ONCE: u64 = 8;
 /// Power that falls by this much while as much work is done.
@@ -268,6 +273,13 @@ fn powers(signs: &Signs) -> Vec<Diagnosis> {
     found
 }
 
+/// Whether some device behind a meter is gone: its node's meter is gone with it.
+fn has_lost(hall: &Hall, place: &Place) -> bool {
+    let runs = hall.standing.devices();
+    let lost = |d: &u32| runs.get(*d as usize).is_none_or(|r| !r.faults.is_empty());
+    place.devices.iter().any(lost)
+}
+
 /// Meters against the sum of what they feed, and the balances that the hall's own meters give.
 fn meters(signs: &Signs) -> Vec<Diagnosis> {
     let hall = &signs.hall;
@@ -280,10 +292,8 @@ fn meters(signs: &Signs) -> Vec<Diagnosis> {
             .iter()
             .filter_map(|d| watts.get(*d as usize)?.as_ref())
             .collect();
-        let runs = hall.standing.devices();
-        let lost = |d: &u32| runs.get(*d as usize).is_none_or(|r| !r.faults.is_empty());
         let short = own.is_empty() || own.len() < meter.place.devices.len();
-        if short || meter.place.devices.iter().any(lost) {
+        if short || has_lost(hall, &meter.place) {
             continue;
         }
         let columns = 0..meter.row.len();
@@ -309,8 +319,19 @@ fn meters(signs: &Signs) -> Vec<Diagnosis> {
             }
         }
     }
-    for (metric, least) in [(Metric::PowerRecon, 2.5), (Metric::HeatBalance, 5.0)] {
+    found.extend(balances(signs));
+    found
+}
+
+/// Balances that the hall's own meters give: one that jumps, or that never was even.
+fn balances(signs: &Signs) -> Vec<Diagnosis> {
+    let hall = &signs.hall;
+    let mut found = Vec::new();
+    for (metric, least, most) in BALANCES {
         for meter in hall.meters(metric) {
+            if has_lost(hall, &meter.place) {
+                continue;
+            }
             let rule = |sign| Rule {
                 measure: Measure::Difference,
                 unit: Unit::Percent,
@@ -318,16 +339,24 @@ fn meters(signs: &Signs) -> Vec<Diagnosis> {
                 sign,
                 ..UP
             };
+            let name = metric.id().replace('_', " ");
             let step = [1.0, -1.0]
                 .into_iter()
                 .find_map(|s| step_of(hall, &meter.row, rule(s)));
-            if let Some(step) = step {
-                let name = metric.id().replace('_', " ");
-                let evidence = vec![moved(metric, &name, &step)];
-                let one =
-                    Diagnosis::new(Cause::SensorScaled, meter.place, step.p, (0, 1), evidence);
-                found.push(one.since(step.onset_ns));
-            }
+            let main = meter.row.get(hall.main.clone()).unwrap_or_default();
+            let main: Vec<f64> = main.iter().copied().filter(|v| v.is_finite()).collect();
+            let level = median(&main).filter(|l| l.abs() >= most);
+            let (sign, p, onset_ns) = match (step, level) {
+                (Some(step), _) => (moved(metric, &name, &step), step.p, step.onset_ns),
+                (None, Some(level)) => {
+                    let told = format!("{name} {}", human(level, Unit::Percent));
+                    (Sign::new(metric, told), 0.0, None)
+                }
+                (None, None) => continue,
+            };
+            let place = meter.place;
+            let one = Diagnosis::new(Cause::SensorScaled, place, p, (0, 1), vec![sign]);
+            found.push(one.since(onset_ns));
         }
     }
     found
