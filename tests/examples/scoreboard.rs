@@ -230,8 +230,11 @@ fn document(rows: &[table::Row]) -> String {
     text.push_str(&tell::markdown_rows(&played(false, true), false));
     text.push_str("\n## What must alarm nobody\n");
     text.push_str(&tell::markdown_rows(&played(true, true), true));
-    text.push_str("\n## At half and at twice the severity\n");
-    text.push_str(&tell::markdown_rows(&played(false, false), false));
+    let others = played(false, false);
+    if !others.is_empty() {
+        text.push_str("\n## At half and at twice the severity\n");
+        text.push_str(&tell::markdown_rows(&others, false));
+    }
     text.push_str("\n## Where it falls short\n");
     text.push_str(&tell::markdown_shortfalls(&played(false, true)));
     text
