@@ -477,7 +477,7 @@ fn a_sealed_record_changed_at_any_byte_or_cut_is_refused() {
     journal(dir.path(), &run::frames(2));
     seal(dir.path()).unwrap();
     let good = files(dir.path());
-    assert_eq!(good.len(), 9, "{:?}", good.keys());
+    assert_eq!(good.len(), 10, "{:?}", good.keys());
     for (name, bytes) in &good {
         let path = dir.path().join(name);
         let refused = |harm: &str| match Record::open(dir.path()) {
