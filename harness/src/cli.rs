@@ -335,7 +335,7 @@ pub struct Prove {
         value_name = "LIST"
     )]
     pub devices: Vec<String>,
-    /// Prove only of memory, matmul, all-reduce, nccl, ratio (to cuBLASLt) [default: the first three]
+    /// Prove only memory, matmul, all-reduce, nccl, ratio (to cuBLASLt) [default: the first 3]
     #[arg(
         long,
         value_enum,
