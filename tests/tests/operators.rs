@@ -1,7 +1,6 @@
 //! What an operator sees of a run from elsewhere, and how they end it: `hallmark status` and `hallmark stop`.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use hallmark_results::frame::Ending;
 use hallmark_results::plan::SegmentKind;

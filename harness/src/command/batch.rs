@@ -51,7 +51,7 @@ pub fn run(args: &Run, path: &Path, site: &LoadedSite, folder: &Path) -> Result<
         file.display(),
         log.display()
     ));
-    let state = Wait::new(job, &log).to_the_end(&inbox)?;
+    let state = Wait::new(job, &log).through(&inbox)?;
     conclude(&state, &folder, &log)
 }
 
@@ -138,7 +138,7 @@ impl Wait {
         }
     }
 
-    fn to_the_end(mut self, inbox: &Receiver<Input>) -> Result<State, Failure> {
+    fn through(mut self, inbox: &Receiver<Input>) -> Result<State, Failure> {
         let mut state = None;
         loop {
             self.show();
