@@ -109,7 +109,7 @@ pub enum Statistic {
     Slope,
     /// Coefficient of variation of the blocks: standard deviation over mean.
     Variation,
-    /// From the first to the last hundredth of the samples, `p99 − p1`: how steady a reading is.
+    /// From the first to the last hundredth of the samples, `p99 − p1`: how steady a reading was in the window.
     Spread,
     /// The metric's own total over the window: a count, a delta of a counter, a duration, a fraction of time.
     Total,

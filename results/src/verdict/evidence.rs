@@ -60,6 +60,9 @@ impl Bounded {
     }
 }
 
+/// Samples with a first and a last hundredth.
+const SPREAD_MIN: u64 = 100;
+
 /// Seed of the block resampling: fixed, so that a verdict can be repeated to the last digit.
 const RESAMPLING_SEED: u64 = 0x6861_6C6C_6D61_726B;
 
@@ -275,10 +278,9 @@ fn of_distribution(
         ));
     }
     let few = || format!("{n} samples are too few for the {statistic}");
-    let quantile = |q: f64, confidence: f64| d.sides_worth(q, confidence, independent);
     match statistic {
         Statistic::Quantile(q) => {
-            let b = quantile(q, confidence).ok_or_else(few)?;
+            let b = d.sides_worth(q, confidence, independent).ok_or_else(few)?;
             Ok(Bounded {
                 value: b.value,
                 low: b.low,
@@ -290,19 +292,12 @@ fn of_distribution(
         Statistic::Max => d.max().map(|v| exact(v, n)).ok_or_else(few),
         // The mean of the very samples of the window is known; nothing is inferred beyond the window.
         Statistic::Mean => d.mean().map(|v| exact(v, n)).ok_or_else(few),
-        Statistic::Spread => {
-            // Each end may err by half of what is allowed (Bonferroni).
-            let half = 1.0 - (1.0 - confidence) / 2.0;
-            let (first, last) = (quantile(0.01, half), quantile(0.99, half));
-            let (first, last) = (first.ok_or_else(few)?, last.ok_or_else(few)?);
-            let between = |from: Option<f64>, to: Option<f64>| Some(to? - from?);
-            Ok(Bounded {
-                value: last.value - first.value,
-                low: between(first.high, last.low).map(|v| v.max(0.0)),
-                high: between(first.low, last.high),
-                samples: n,
-            })
-        }
+        // So is how far they lie apart: readings of one meter follow each other, and a day's course would leave a
+        // bound on what lies beyond the window to chance.
+        Statistic::Spread => match (d.quantile(0.01), d.quantile(0.99)) {
+            (Some(first), Some(last)) if n >= SPREAD_MIN => Ok(exact(last - first, n)),
+            _ => Err(few()),
+        },
         Statistic::Total => Ok(exact(d.sum(), n)),
         Statistic::Slope | Statistic::Variation => Err(format!(
             "{statistic} is taken of rates in blocks, not of single samples"
@@ -315,21 +310,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_spread_reaches_between_its_quantiles_and_its_bounds_allow_for_both_ends() {
+    fn a_spread_is_known_of_the_windows_own_samples_and_leaves_strays_out() {
         let mut of = Distribution::new(0.001).unwrap();
-        for i in 0..10_000 {
-            assert!(of.record(30.0 + f64::from(i) / 10_000.0));
-        }
-        let evidence = |independent| Evidence::Distribution {
-            of: &of,
-            independent,
+        let spread = |of: &Distribution| {
+            let evidence = Evidence::Distribution { of, independent: 2 };
+            evidence.bounded(Statistic::Spread, 0.95)
         };
-        let b = evidence(10_000).bounded(Statistic::Spread, 0.95).unwrap();
+        for i in 0..10_000 {
+            let stray = if i == 5_000 { 40.0 } else { 0.0 };
+            assert!(of.record(30.0 + f64::from(i) / 10_000.0 + stray));
+            if i == 50 {
+                assert!(spread(&of).is_err(), "too few for a hundredth of them");
+            }
+        }
+        let b = spread(&of).unwrap();
         assert!((b.value - 0.98).abs() < 0.01, "{b:?}");
-        let (low, high) = (b.low.unwrap(), b.high.unwrap());
-        assert!(low < b.value && b.value < high && high < 1.0, "{b:?}");
-        // Samples that repeat each other say less of the ends: too few of them, and there is no bound.
-        let few = evidence(50).bounded(Statistic::Spread, 0.95).unwrap();
-        assert_eq!(few.high, None);
+        assert_eq!((b.low, b.high), (Some(b.value), Some(b.value)));
     }
 }
