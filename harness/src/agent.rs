@@ -29,10 +29,9 @@ use hallmark_results::plan::Plan;
 use log::Log;
 use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// Longest invitation, B.
 const INVITATION_MAX: u64 = 1 << 20;
@@ -90,13 +89,7 @@ pub fn join(args: &Agent) -> Result<Exit, Failure> {
         watched: sensors.devices(),
         absent: found.absent,
     };
-    let desk = Arc::new(Desk {
-        log: Mutex::new(log),
-        grown: Notify::new(),
-        offset: Mutex::default(),
-        taken: Mutex::new(0),
-        session: Mutex::new(None),
-    });
+    let desk = Arc::new(Desk::new(log));
     let (heard, ears) = channel();
     match args.join {
         // Whoever started it may have given it no input; the kernel kills it with them.
@@ -174,7 +167,7 @@ struct Node {
     first: u32,
     fleet: Option<Fleet>,
     probes: Option<Probes>,
-    /// Devices whose workers were told to end.
+    /// Devices whose workers were told to end, or were killed, by the run.
     dismissed: BTreeSet<u32>,
     finishing: bool,
 }
@@ -227,7 +220,7 @@ impl Node {
                 device: whole(device),
                 report,
             },
-            // That workers end at the end is no news, nor that one does which was told to.
+            // That workers end at the end is no news, nor that one does whose end the run has asked for.
             Input::Gone(..) if self.finishing => return None,
             Input::Gone(device, _) if self.dismissed.contains(&device) => return None,
             Input::Gone(device, why) => Said::Gone {
@@ -262,6 +255,7 @@ impl Node {
             Task::Kill { device } => {
                 if let (Some(fleet), Some(own)) = (&mut self.fleet, device.checked_sub(self.first))
                 {
+                    self.dismissed.insert(own);
                     fleet.kill(own);
                 }
             }

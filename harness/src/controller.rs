@@ -19,7 +19,7 @@ use crate::topology;
 use desk::Desk;
 use hall::{Hall, NODE_SILENCE_NS, REACHED_NS};
 use hallmark_profiles::site::LoadedSite;
-use hallmark_results::frame::{FaultKind, What};
+use hallmark_results::frame::{FaultKind, Samples, Table, What};
 use hallmark_results::plan::Plan;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -32,6 +32,9 @@ use tokio::sync::Notify;
 const LAST_REPORTS_NS: u64 = 30_000_000_000;
 /// A stretch without a turn in which this process stood still; there are ten turns a second.
 const STILL_NS: u64 = 1_000_000_000;
+/// Between two rows of how far the nodes' clocks are off; an older comparison is none.
+const COMPARED_NS: u64 = 1_000_000_000;
+const COMPARISON_NS: u64 = 5_000_000_000;
 /// Between two looks at whether an agent has left.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -60,6 +63,8 @@ pub struct Controller {
     nodes: Vec<State>,
     /// Reports that have led to all frames up to a number.
     waiting: VecDeque<(Origin, u64)>,
+    /// When the nodes' clocks are next put on record, on the run's clock.
+    compare_ns: u64,
     /// The latest turn, and the first after this process itself had stood still.
     turned_ns: u64,
     awake_ns: u64,
@@ -102,6 +107,7 @@ impl Controller {
             names,
             launched: None,
             waiting: VecDeque::new(),
+            compare_ns: 0,
             turned_ns: clock::monotonic_ns(),
             awake_ns: 0,
         })
@@ -224,6 +230,24 @@ impl Controller {
         (0..self.names.len()).filter(|n| !self.devices[*n].is_empty())
     }
 
+    /// Puts on record how far the nodes' clocks are off, where a heartbeat has told it lately.
+    fn compare(&mut self, run_ns: u64, now_ns: u64, inputs: &mut Vec<Input>) {
+        if run_ns < self.compare_ns {
+            return;
+        }
+        self.compare_ns = (run_ns / COMPARED_NS + 1) * COMPARED_NS;
+        let places = self.desk.places();
+        for node in self.present() {
+            if let Some(off_s) = places[node].off_s(now_ns, COMPARISON_NS) {
+                inputs.push(Input::Samples(Samples {
+                    table: desk::clock_table_id(node),
+                    at_ns: vec![run_ns],
+                    columns: vec![vec![off_s]],
+                }));
+            }
+        }
+    }
+
     fn give_up(&mut self, node: usize, kind: FaultKind, why: &str, inputs: &mut Vec<Input>) {
         if std::mem::replace(&mut self.nodes[node].given_up, true) {
             return;
@@ -295,6 +319,15 @@ impl Handle {
             .collect()
     }
 
+    /// The tables of the nodes' clocks.
+    pub fn clock_tables(&self) -> Vec<Table> {
+        let nodes = self.names.iter().zip(&self.devices).enumerate();
+        let there = nodes.filter(|(_, (_, devices))| !devices.is_empty());
+        there
+            .map(|(node, (name, _))| desk::clock_table(node, name, COMPARED_NS))
+            .collect()
+    }
+
     /// Has all nodes read their sensors; `epoch_ns` is the run's start on this machine's clock.
     pub fn sense(&self, plan: &Plan, epoch_ns: u64) {
         for (node, range) in self.devices.iter().enumerate() {
@@ -308,7 +341,7 @@ impl Handle {
                 ..plan.clone()
             });
             let task = Task::Sense { plan, epoch_ns };
-            self.desk.places()[node].sense = Some(task.clone());
+            self.desk.places()[node].begin(task.clone());
             self.desk.hall().task(node, task);
             self.desk.wake(node);
         }
@@ -331,7 +364,7 @@ impl Workers for Controller {
         }
     }
 
-    fn turn(&mut self, heard: &[Origin], progress: Progress, _now_ns: u64) -> Vec<Input> {
+    fn turn(&mut self, heard: &[Origin], progress: Progress, run_ns: u64) -> Vec<Input> {
         let mark = progress.handed;
         self.waiting
             .extend(heard.iter().map(|origin| (*origin, mark)));
@@ -365,6 +398,7 @@ impl Workers for Controller {
                 inputs.extend(self.devices[node].clone().map(Input::Unreached));
             }
         }
+        self.compare(run_ns, now_ns, &mut inputs);
         inputs
     }
 

@@ -464,8 +464,8 @@ mod tests {
                 "scope = \"gpus\"",
                 "unknown scope `gpus`; known: `gpu`",
             ),
-            ("duration = \"8 s\"", "duration = \"0 s\"", ""),
-            ("duration = \"8 s\"", "duration = \"-8 s\"", ""),
+            ("duration = \"6 s\"", "duration = \"0 s\"", ""),
+            ("duration = \"6 s\"", "duration = \"-8 s\"", ""),
             (
                 "statistic = \"p95\"",
                 "statistic = \"p195\"",

@@ -2,10 +2,10 @@
 //!
 //! Refuses to leave anything running: whoever is left is killed when the test ends, and a test can ask who is.
 
+use crate::judged::standing;
 use crate::program;
 use hallmark_results::standing::Standing;
 use hallmark_results::store::journal::JournalReader;
-use hallmark_results::store::read;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -273,28 +273,8 @@ impl HallRun {
             );
             std::thread::sleep(Duration::from_millis(20));
         };
-        (status.code().unwrap_or(-1), account(&self.folder))
+        (status.code().unwrap_or(-1), standing(&self.folder))
     }
-}
-
-/// The account of a sealed record.
-///
-/// # Panics
-/// It cannot be read.
-#[must_use]
-pub fn account(folder: &Path) -> Standing {
-    let run = read::open_any(folder).unwrap_or_else(|e| panic!("{e}"));
-    let mut frames = run.frames().unwrap_or_else(|e| panic!("{e}"));
-    let first = frames
-        .next()
-        .expect("a first frame")
-        .unwrap_or_else(|e| panic!("{e}"));
-    let mut standing = Standing::open(&first).unwrap_or_else(|e| panic!("{e}"));
-    for frame in frames {
-        let frame = frame.unwrap_or_else(|e| panic!("{e}"));
-        standing.push(&frame).unwrap_or_else(|e| panic!("{e}"));
-    }
-    standing
 }
 
 fn is_called(pid: u32, command: &str) -> bool {

@@ -15,6 +15,7 @@ pub mod component;
 pub mod golden;
 pub mod hall;
 pub mod hostile;
+pub mod judged;
 pub mod program;
 pub mod scenarios;
 pub mod slurm;

@@ -6,11 +6,13 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
+use hallmark_profiles::metric::Metric;
 use hallmark_results::frame::{Ending, Event, FaultKind, Frame, What};
 use hallmark_results::standing::Standing;
 use hallmark_results::store::read;
 use hallmark_results::verdict::{Outcome, judge};
 use hallmark_tests::agents::{HallRun, Setup, is_alive, signal};
+use hallmark_tests::judged::outcome;
 use hallmark_tests::program;
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -29,15 +31,6 @@ fn detail(event: &Event) -> (Option<u32>, FaultKind, &str) {
         What::Fault { kind, detail } => (event.device, *kind, detail.as_str()),
         what => unreachable!("{what:?}"),
     }
-}
-
-fn outcome(standing: &Standing, criterion: &str) -> Outcome {
-    let verdict = judge(standing);
-    let finding = verdict
-        .findings
-        .iter()
-        .find(|f| f.criterion.name == criterion);
-    finding.unwrap().outcome
 }
 
 /// Numbers of the steps of each device, in the order of the record.
@@ -111,6 +104,22 @@ fn two_nodes_give_one_record_and_one_verdict_and_leave_nothing_running() {
             sampled.is_some_and(|t| t.last_ns.is_some()),
             "{node}'s own sensors are read"
         );
+        let compared = standing.tables().iter().find(|t| {
+            t.table.place == node
+                && t.table
+                    .series
+                    .iter()
+                    .any(|s| s.metric == Metric::ClockOffset)
+        });
+        let compared = &compared.unwrap().whole[0];
+        // One machine's clock differs from itself by no more than heartbeats err.
+        let (least, most) = compared.extremes.unwrap();
+        assert!(
+            compared.valid >= 5,
+            "{node}: {} comparisons",
+            compared.valid
+        );
+        assert!(least >= 0.0 && most < 1.0, "{node}: {least} to {most} s");
     }
     whole_and_once(&run.folder);
     assert_eq!(steps(&run.folder).len(), 2);
@@ -261,11 +270,9 @@ fn an_interrupt_ends_every_node_in_order_and_a_second_one_at_once() {
             std::thread::sleep(Duration::from_millis(200));
         }
         let (code, standing) = run.end();
-        assert!(
-            begun.elapsed() < Duration::from_secs(20),
-            "{:?}",
-            begun.elapsed()
-        );
+        let took = begun.elapsed();
+        let told = standing.events();
+        assert!(took < Duration::from_secs(20), "{took:?}, {told:#?}");
         assert_ne!(
             code, 0,
             "a run that was cut short shows less than it was to"

@@ -247,7 +247,7 @@ fn a_device_whose_context_does_not_open_is_a_missing_device_and_never_a_pass() {
     if !build(folder.path(), &driver(&broken, &[])) {
         return;
     }
-    let mut command = hallmark(["run", "smoke", "--devices", "cuda", "--duration", "4s"]);
+    let mut command = hallmark(["run", "smoke", "--devices", "cuda", "--duration", "5s"]);
     command
         .args(["--ui", "plain", "--cuda-lib-path"])
         .arg(folder.path())

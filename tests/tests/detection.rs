@@ -123,6 +123,7 @@ fn work_wrong_results_and_sensors_that_lie_are_found() {
     found(&[
         ("flip", "integrity"),
         ("meter-scaled", "power-reconciliation"),
+        ("clock-ahead", "clock"),
     ]);
 }
 

@@ -9,8 +9,8 @@ use hallmark_results::frame::{FaultKind, Frame, What};
 use hallmark_results::standing::Standing;
 use hallmark_results::stats::bootstrap::SplitMix64;
 use hallmark_results::store::journal::JournalReader;
-use hallmark_results::store::read;
 use hallmark_results::verdict::{Outcome, Verdict, judge};
+use hallmark_tests::judged::standing;
 use hallmark_tests::program;
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -113,12 +113,7 @@ impl Drop for Run {
 }
 
 fn judged(folder: &Path) -> (Standing, Verdict) {
-    let record = read::open_any(folder).unwrap();
-    let mut frames = record.frames().unwrap();
-    let mut standing = Standing::open(&frames.next().unwrap().unwrap()).unwrap();
-    for frame in frames {
-        standing.push(&frame.unwrap()).unwrap();
-    }
+    let standing = standing(folder);
     let verdict = judge(&standing);
     (standing, verdict)
 }

@@ -10,8 +10,8 @@
 use hallmark_results::frame::{Ending, FaultKind, What};
 use hallmark_results::standing::Standing;
 use hallmark_results::store::journal::JournalReader;
-use hallmark_results::store::read;
 use hallmark_results::verdict::{Outcome, judge};
+use hallmark_tests::judged::standing;
 use hallmark_tests::program;
 use std::fs;
 use std::io::Read;
@@ -82,7 +82,7 @@ impl Run {
             assert!(begun.elapsed() < PATIENCE, "the run does not end");
             std::thread::sleep(Duration::from_millis(50));
         };
-        (status.code().unwrap_or(-1), folded(&self.folder))
+        (status.code().unwrap_or(-1), standing(&self.folder))
     }
 }
 
@@ -91,16 +91,6 @@ impl Drop for Run {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn folded(folder: &Path) -> Standing {
-    let record = read::open_any(folder).unwrap();
-    let mut frames = record.frames().unwrap();
-    let mut standing = Standing::open(&frames.next().unwrap().unwrap()).unwrap();
-    for frame in frames {
-        standing.push(&frame.unwrap()).unwrap();
-    }
-    standing
 }
 
 /// Whole frames in the journal so far.
@@ -159,7 +149,7 @@ fn a_reader_that_does_not_read_keeps_no_run_from_being_recorded_and_sealed() {
     });
     filled.join().unwrap();
     run.wait_for("the record", is_sealed);
-    let standing = folded(&run.folder);
+    let standing = standing(&run.folder);
     assert_eq!(faults(&standing), []);
     assert_eq!(standing.closed().unwrap().ending, Ending::Complete);
     let mut text = String::new();
@@ -208,7 +198,7 @@ fn a_terminal_that_takes_nothing_keeps_no_run_from_being_recorded_and_sealed() {
         _keep: keep,
     };
     run.wait_for("the record", is_sealed);
-    let standing = folded(&run.folder);
+    let standing = standing(&run.folder);
     assert_eq!(faults(&standing), []);
     assert_eq!(standing.closed().unwrap().ending, Ending::Complete);
     drop(run.child.stdin.take());

@@ -2,15 +2,14 @@
 //!
 //! Real runs of the program on the processor's cores, a second long each.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
 use hallmark_profiles::workload::AuditSeed;
 use hallmark_results::frame::{FaultKind, Provenance, What};
 use hallmark_results::plan::Plan;
 use hallmark_results::standing::Standing;
 use hallmark_results::store::journal::JournalReader;
-use hallmark_results::store::read;
 use hallmark_results::verdict::{Outcome, Verdict, judge};
+use hallmark_tests::judged::standing;
 use hallmark_tests::program::{self, Finished, RunFolder, finish, hallmark};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -75,12 +74,7 @@ fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Ran {
     let mut command = command(&folder, arguments);
     command.envs(environment.iter().copied());
     let finished = finish(command, PATIENCE);
-    let record = read::open_any(&folder.run()).unwrap_or_else(|e| panic!("{e}: {finished}"));
-    let mut frames = record.frames().unwrap();
-    let mut standing = Standing::open(&frames.next().unwrap().unwrap()).unwrap();
-    for frame in frames {
-        standing.push(&frame.unwrap()).unwrap();
-    }
+    let standing = standing(&folder.run());
     Ran {
         verdict: judge(&standing),
         finished,

@@ -4,12 +4,12 @@
 //! The nodes share this machine and its boot id, so all runs but one are rehearsals, which accept no site.
 
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use hallmark_results::frame::{Ending, FaultKind, What};
 use hallmark_results::standing::Standing;
 use hallmark_results::verdict::{Outcome, judge};
 use hallmark_tests::agents::{HallRun, Setup, signal};
+use hallmark_tests::judged::outcome;
 use hallmark_tests::program::{RunFolder, finish, hallmark};
 use hallmark_tests::slurm::Cluster;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -48,15 +48,6 @@ fn faults(standing: &Standing) -> Vec<(Option<u32>, FaultKind, String)> {
         _ => None,
     };
     standing.events().iter().filter_map(told).collect()
-}
-
-fn outcome(standing: &Standing, criterion: &str) -> Outcome {
-    let verdict = judge(standing);
-    let finding = verdict
-        .findings
-        .iter()
-        .find(|f| f.criterion.name == criterion);
-    finding.unwrap().outcome
 }
 
 #[test]

@@ -4,9 +4,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use hallmark_results::frame::{FaultKind, Frame, TrialRow, What};
-use hallmark_results::standing::Standing;
 use hallmark_results::store::journal::JournalReader;
 use hallmark_results::store::read;
+use hallmark_results::verdict::Outcome;
+use hallmark_tests::judged::{outcome, standing, standing_but};
 use hallmark_tests::{RunFolder, finish, hallmark};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -94,16 +95,6 @@ fn trials(folder: &Path) -> Vec<(u32, TrialRow)> {
         .collect()
 }
 
-fn standing(folder: &Path) -> Standing {
-    let record = read::open_any(folder).unwrap();
-    let mut frames = record.frames().unwrap();
-    let mut standing = Standing::open(&frames.next().unwrap().unwrap()).unwrap();
-    for frame in frames {
-        standing.push(&frame.unwrap()).unwrap();
-    }
-    standing
-}
-
 fn finding<'a>(report: &'a Value, name: &str) -> &'a Value {
     let findings = report["findings"].as_array().unwrap();
     findings
@@ -163,6 +154,26 @@ fn a_sweep_measures_every_size_on_both_ways_and_every_report_tells_it() {
         );
     }
     every_report(&out, &report);
+    a_rank_that_hides_operations_shows_nothing(&out);
+}
+
+/// The slow operations of a sweep cannot be left out by one rank: without all ranks' word there is no figure to pass by.
+fn a_rank_that_hides_operations_shows_nothing(out: &Path) {
+    let hidden = |keep: fn(&TrialRow) -> bool| {
+        standing_but(out, |frame| match frame {
+            Frame::Steps(steps) if steps.device == 1 => steps.trials.retain(keep),
+            _ => {}
+        })
+    };
+    let whole = hidden(|_| true);
+    let every_second = hidden(|t| t.index % 2 == 0);
+    let no_largest = hidden(|t| t.bytes < LARGEST);
+    for gate in ["latency", "bandwidth"] {
+        assert_eq!(outcome(&whole, gate), Outcome::Passed, "{gate}");
+        for hidden in [&every_second, &no_largest] {
+            assert_eq!(outcome(hidden, gate), Outcome::Inconclusive, "{gate}");
+        }
+    }
 }
 
 /// The same figures in JSON, in the columns of nccl-tests, on the page and in a line of text.

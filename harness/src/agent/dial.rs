@@ -52,6 +52,19 @@ pub struct Desk {
     pub session: Mutex<Option<String>>,
 }
 
+impl Desk {
+    /// A desk at which nobody has joined.
+    pub fn new(log: Log) -> Self {
+        Self {
+            log: Mutex::new(log),
+            grown: Notify::new(),
+            offset: Mutex::default(),
+            taken: Mutex::new(0),
+            session: Mutex::new(None),
+        }
+    }
+}
+
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -295,13 +308,7 @@ mod tests {
             log.append(Said::Last).unwrap();
         }
         log.forget(2);
-        let desk = Arc::new(Desk {
-            log: Mutex::new(log),
-            grown: Notify::new(),
-            offset: Mutex::default(),
-            taken: Mutex::new(0),
-            session: Mutex::new(None),
-        });
+        let desk = Arc::new(Desk::new(log));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

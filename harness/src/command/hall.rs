@@ -3,9 +3,9 @@
 //! It is the same run as on one machine, whose workers are reached through agents. A node that does not join is missing
 //! and stays so; the others are loaded, and the record says what was not there.
 
-use super::load::{as_found, create, folder, listen, settings, view};
+use super::load::{as_found, create, folder, listen, opened, run_id, settings, view};
 use crate::cli::Run;
-use crate::clock::{self, RunClock};
+use crate::clock::RunClock;
 use crate::command::record;
 use crate::controller::Controller;
 use crate::exit::{Exit, Failure};
@@ -20,8 +20,7 @@ use crate::topology;
 use hallmark_kernels::device::DeviceInfo;
 use hallmark_profiles::profile::Loaded;
 use hallmark_profiles::site::{self, Launcher, LoadedSite};
-use hallmark_results::frame::{FORMAT_VERSION, FaultKind, Frame, Host, Opened, What};
-use hallmark_results::plan::Plan;
+use hallmark_results::frame::{FaultKind, What};
 use hallmark_results::standing::Standing;
 use std::ops::Range;
 use std::path::Path;
@@ -50,10 +49,8 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
     let (inlet, inbox) = inbox::open();
     listen(&inlet)?;
     let mut view = view(args.show.ui)?;
-    let run_id = folder
-        .file_name()
-        .map_or_else(String::new, |n| n.to_string_lossy().into_owned());
-    let mut controller = Controller::start(&site, &run_id, is_rehearsal(args, &site), &inlet)?;
+    let rehearsal = is_rehearsal(args, &site);
+    let mut controller = Controller::start(&site, &run_id(&folder), rehearsal, &inlet)?;
     // Before the agents: a run that cannot keep a record loads nobody.
     let journal = create(&folder)?;
     super::stop::watch(&folder, &inlet);
@@ -63,7 +60,7 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
             .try_iter()
             .any(|i| matches!(i, Input::Interrupt | Input::Cut))
     };
-    if is_rehearsal(args, &site) {
+    if rehearsal {
         view.note("a rehearsal: nodes may be processes of one machine, and no site is accepted");
     }
     view.note(&waiting(&site, &folder)?);
@@ -89,7 +86,7 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
     let plan = planned.inspect_err(undo)?;
     view.note("preparing steps and testing the audit");
     let prepared = crew.prepare(&plan, clock).inspect_err(undo)?;
-    let opened = opened(args, run_id, host, clock, plan);
+    let opened = opened(args, &folder, host, clock, plan);
     let standing = Standing::open(&opened).map_err(Failure::broken)?;
     let pen = Pen::start(journal, crew.inputs.clone());
     pen.write(opened);
@@ -105,7 +102,7 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
         clock,
         pen,
         probes: Vec::new(),
-        tables: Vec::new(),
+        tables: desk.clock_tables(),
         events,
         view: view.as_mut(),
         from: 0,
@@ -126,21 +123,6 @@ fn waiting(site: &LoadedSite, folder: &Path) -> Result<String, Failure> {
         "waiting for {nodes} nodes; start one process on each, e.g. by mpirun or srun: hallmark agent --join {}",
         quoted(&join.display().to_string())
     ))
-}
-
-/// The record's first frame.
-fn opened(args: &Run, run_id: String, host: Host, clock: RunClock, plan: Plan) -> Frame {
-    Frame::Opened(Box::new(Opened {
-        format_version: FORMAT_VERSION,
-        run_id,
-        hallmark_version: env!("CARGO_PKG_VERSION").to_owned(),
-        utc_start: clock::utc_of_start(clock),
-        clock: clock::clock_state(),
-        host,
-        remark: args.remark.clone(),
-        plan_digest: plan.digest(),
-        plan,
-    }))
 }
 
 /// Whether nodes may be processes of one machine; then no site is ever accepted.

@@ -19,7 +19,7 @@ use crate::view::{View, json::Json, live::Live, plain::Plain};
 use hallmark_kernels::device::{Absent, DeviceInfo};
 use hallmark_profiles::profile;
 use hallmark_profiles::workload::AuditSeed;
-use hallmark_results::frame::{FORMAT_VERSION, FaultKind, Frame, Opened, Table, What};
+use hallmark_results::frame::{FORMAT_VERSION, FaultKind, Frame, Host, Opened, Table, What};
 use hallmark_results::plan::{Plan, SegmentKind};
 use hallmark_results::standing::Standing;
 use hallmark_results::standing::window::Window;
@@ -72,20 +72,7 @@ pub fn run(args: &Run) -> Result<Exit, Failure> {
     plan.transport.clone_from(&prepared.transport);
     let journal = create(&folder)?;
     super::stop::watch(&folder, &crew.inputs);
-    let opened = Opened {
-        format_version: FORMAT_VERSION,
-        run_id: folder
-            .file_name()
-            .map_or_else(String::new, |n| n.to_string_lossy().into_owned()),
-        hallmark_version: env!("CARGO_PKG_VERSION").to_owned(),
-        utc_start: clock::utc_of_start(clock),
-        clock: clock::clock_state(),
-        host,
-        remark: args.remark.clone(),
-        plan_digest: plan.digest(),
-        plan,
-    };
-    let opened = Frame::Opened(Box::new(opened));
+    let opened = opened(args, &folder, host, clock, plan);
     let standing = Standing::open(&opened).map_err(Failure::broken)?;
     let pen = Pen::start(journal, crew.inputs.clone());
     pen.write(opened);
@@ -191,6 +178,27 @@ pub(super) fn settings(args: &Run, node: &str) -> Result<Settings, Failure> {
         nvml: args.show.nvml.clone(),
         worker: fleet::other_program(),
     })
+}
+
+/// What a run is called: as its folder.
+pub(super) fn run_id(folder: &Path) -> String {
+    let name = folder.file_name();
+    name.map_or_else(String::new, |n| n.to_string_lossy().into_owned())
+}
+
+/// The record's first frame.
+pub(super) fn opened(args: &Run, folder: &Path, host: Host, clock: RunClock, plan: Plan) -> Frame {
+    Frame::Opened(Box::new(Opened {
+        format_version: FORMAT_VERSION,
+        run_id: run_id(folder),
+        hallmark_version: env!("CARGO_PKG_VERSION").to_owned(),
+        utc_start: clock::utc_of_start(clock),
+        clock: clock::clock_state(),
+        host,
+        remark: args.remark.clone(),
+        plan_digest: plan.digest(),
+        plan,
+    }))
 }
 
 /// Declared devices that are missing, and engines that are not here.

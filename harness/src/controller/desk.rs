@@ -11,7 +11,8 @@ use crate::protocol::link::{Ahead, BEAT, Beat, Beaten, Claim, Down, LINK, Report
 use crate::run::Input;
 use crate::shell::fleet::Origin;
 use crate::shell::inbox::Inlet;
-use hallmark_results::frame::{Table, What};
+use hallmark_profiles::metric::Metric;
+use hallmark_results::frame::{Provenance, Series, SeriesKind, Table, What};
 use rustls_pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -41,6 +42,8 @@ const AGAIN: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_millis(500);
 /// Tables of one node.
 const TABLES: u32 = 1 << 16;
+/// Of these the last, which is the controller's own: how far the node's clock is off.
+const CLOCK: u32 = TABLES - 1;
 
 /// What the network and the run share.
 pub struct Desk {
@@ -57,6 +60,10 @@ pub struct Place {
     /// Its devices in the numbers of the plan; empty before there is one.
     pub devices: Range<u32>,
     pub ahead: Option<Ahead>,
+    /// When that came, on the controller's clock.
+    pub ahead_at_ns: u64,
+    /// What it was when the run began: on it rest all of the node's times.
+    pub began: Option<Ahead>,
     /// It has said its last word.
     pub done: bool,
     /// The latest refusal of an agent under its name.
@@ -155,7 +162,7 @@ impl Desk {
             )),
             _ => Ok(()),
         };
-        let table = |id: u32| match id < TABLES {
+        let table = |id: u32| match id < CLOCK {
             true => Ok((node as u32 + 1) * TABLES + id),
             false => Err(format!("node `{}` numbers a table {id}", name())),
         };
@@ -223,6 +230,51 @@ fn on_node(what: What, node: &str) -> What {
             remedy,
         },
         what => what,
+    }
+}
+
+/// The number of [`clock_table`].
+pub const fn clock_table_id(node: usize) -> u32 {
+    (node as u32 + 1) * TABLES + CLOCK
+}
+
+/// The table of how far a node's clock is off the controller's since the run began.
+pub fn clock_table(node: usize, name: &str, period_ns: u64) -> Table {
+    Table {
+        id: clock_table_id(node),
+        name: table_name(node, name, "clock"),
+        source: "heartbeats".to_owned(),
+        provenance: Provenance::Measured,
+        device: None,
+        place: name.to_owned(),
+        period_ns,
+        series: vec![Series {
+            metric: Metric::ClockOffset,
+            label: String::new(),
+            unit: Metric::ClockOffset.spec().unit,
+            kind: SeriesKind::Gauge,
+            averaging_ns: None,
+            accuracy: None,
+        }],
+    }
+}
+
+impl Place {
+    /// Its sensors are about to be read, by times that rest on the comparison of the clocks as it is now.
+    pub fn begin(&mut self, sense: Task) {
+        (self.sense, self.began) = (Some(sense), self.ahead);
+    }
+
+    /// By how much the node's times may be off at most, s: what its clock has moved against the controller's since the
+    /// run began, and what both comparisons may err by. `None` where the latest is older than `patience_ns`.
+    pub fn off_s(&self, now_ns: u64, patience_ns: u64) -> Option<f64> {
+        let (began, now) = (self.began?, self.ahead?);
+        if now_ns.saturating_sub(self.ahead_at_ns) > patience_ns {
+            return None;
+        }
+        let moved_ns = began.ns.abs_diff(now.ns);
+        let error_ns = began.error_ns.saturating_add(now.error_ns);
+        Some(moved_ns.saturating_add(error_ns) as f64 / 1e9)
     }
 }
 
@@ -385,8 +437,10 @@ async fn beat(desk: Arc<Desk>, request: Request<Beat>) -> Result<Response<Beaten
     let is_for = |name: &str| is_for(&certificate, name);
     let known = desk.hall().beat(&beat.node, is_for, &beat.session, came_ns);
     let node = known.map_err(|e| refusal(&e))?;
-    if let Some(place) = desk.places().get_mut(node) {
-        place.ahead = beat.ahead.or(place.ahead);
+    if beat.ahead.is_some()
+        && let Some(place) = desk.places().get_mut(node)
+    {
+        (place.ahead, place.ahead_at_ns) = (beat.ahead, came_ns);
     }
     let left_ns = clock::monotonic_ns();
     Ok(Response::new(Beaten { came_ns, left_ns }))

@@ -197,9 +197,10 @@ impl Fleet {
 
 impl Process {
     fn kill(&mut self) {
-        self.stdin = None;
         // One that has been reaped is not there to be killed, nor is anyone else by its number.
         let _ = lock(&self.child).kill();
+        // After it: a worker whose input closes ends in order, as if nobody had killed it.
+        self.stdin = None;
     }
 }
 

@@ -403,26 +403,18 @@ fn last_rows(run: &mut Run, hands: &mut Hands, inbox: &Receiver<Input>, clock: R
     while let Some(left) = deadline.checked_sub(clock.now_ns())
         && !hands.fleet.is_drained()
     {
-        let input = inbox.recv_timeout(Duration::from_nanos(left).min(LOOK));
-        let now = clock.now_ns();
-        match input {
-            Ok(
-                input @ (Input::Samples(_)
-                | Input::Event(..)
-                | Input::JournalFailed(_)
-                | Input::From(..)),
-            ) => {
-                if let Input::From(origin, _) = &input {
-                    origins.push(*origin);
-                }
-                let outputs = run.handle(input, now);
-                hands.carry_out(outputs, run, now);
-            }
-            Ok(_) | Err(RecvTimeoutError::Timeout) => {}
+        match inbox.recv_timeout(Duration::from_nanos(left).min(LOOK)) {
+            Ok(input) => last_row(run, hands, &mut origins, input, clock.now_ns()),
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
-        hands.turn(run, &mut origins, now);
+        hands.turn(run, &mut origins, clock.now_ns());
     }
+    // Whoever has said its last word had handed over all before it; the inbox holds no more.
+    for input in inbox.try_iter().take(INPUTS_MAX) {
+        last_row(run, hands, &mut origins, input, clock.now_ns());
+    }
+    hands.turn(run, &mut origins, clock.now_ns());
     let now = clock.now_ns();
     for detail in hands.fleet.lost() {
         let kind = FaultKind::Silent;
@@ -430,6 +422,22 @@ fn last_rows(run: &mut Run, hands: &mut Hands, inbox: &Receiver<Input>, clock: R
         let outputs = run.handle(Input::Event(what, None), now);
         hands.carry_out(outputs, run, now);
     }
+}
+
+fn last_row(
+    run: &mut Run,
+    hands: &mut Hands,
+    origins: &mut Vec<Origin>,
+    input: Input,
+    now_ns: u64,
+) {
+    match &input {
+        Input::From(origin, _) => origins.push(*origin),
+        Input::Samples(_) | Input::Event(..) | Input::JournalFailed(_) => {}
+        _ => return,
+    }
+    let outputs = run.handle(input, now_ns);
+    hands.carry_out(outputs, run, now_ns);
 }
 
 struct Hands<'a> {

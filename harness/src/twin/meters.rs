@@ -32,6 +32,8 @@ const BLOCK_NS: u64 = 10_000_000_000;
 const RETRIED_NS: u64 = 2_000_000_000;
 /// Host processors are busy so much while they launch work, %.
 const CPU_LOAD: f64 = 12.0;
+/// Half of a heartbeat's round trip, s.
+const HEARTBEAT_S: f64 = 0.5e-3;
 
 /// One table and the rows that wait to be told.
 struct Sheet {
@@ -262,6 +264,9 @@ impl Meters {
             .round()
             .max(0.0)
             / 10.0;
+        // A bound, which holds what a heartbeat may err by.
+        let ahead_s = self.sheets[index].shift_ns as f64 / 1e9;
+        row[2] = ahead_s + HEARTBEAT_S;
     }
 
     fn tray(&mut self, index: usize, i: usize, world: &World, row: &mut [f64; COLUMNS]) {

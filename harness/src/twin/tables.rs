@@ -42,7 +42,11 @@ pub const LOAD: [(Metric, &str); 12] = [
     (Metric::Utilisation, ""),
 ];
 
-const NODE: [(Metric, &str); 2] = [(Metric::PowerDraw, ""), (Metric::CpuLoad, "")];
+const NODE: [(Metric, &str); 3] = [
+    (Metric::PowerDraw, ""),
+    (Metric::CpuLoad, ""),
+    (Metric::ClockOffset, ""),
+];
 const TRAY: [(Metric, &str); 1] = [(Metric::Flow, "")];
 const RACK: [(Metric, &str); 5] = [
     (Metric::PowerDraw, ""),

@@ -323,7 +323,7 @@ fn swept(story: &Story<'_>, window: &Window) -> SweepPart {
     SweepPart {
         phase: facts::segment_name(story, window),
         ranks,
-        incomplete: window.group.sweep.incomplete,
+        incomplete: window.group.sweep.untold(window.end_ns.is_some()),
         sizes: ways.flatten().collect(),
     }
 }

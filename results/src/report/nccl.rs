@@ -166,7 +166,7 @@ fn sizes(out: &mut String, window: &Window, ranks: usize) {
         }
     }
     plateau_line(out, plateau);
-    let incomplete = window.group.sweep.incomplete;
+    let incomplete = window.group.sweep.untold(window.end_ns.is_some());
     if incomplete > 0 {
         line(
             out,

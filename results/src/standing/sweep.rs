@@ -15,10 +15,12 @@ const OPEN_MAX: usize = 65_536;
 pub struct SweepWindow {
     /// By payload in bytes, and whether the total was written over the inputs.
     pub sizes: BTreeMap<(u64, bool), SizeTrials>,
-    /// Operations that some rank never told, or told otherwise than the others.
-    pub incomplete: u64,
+    /// Operations that ranks told differently, and those that were given up for want of room.
+    incomplete: u64,
     /// By step and number within it.
     open: BTreeMap<(u64, u32), Open>,
+    /// The latest of those that all ranks have told.
+    newest: Option<(u64, u32)>,
 }
 
 /// One size on one way.
@@ -101,6 +103,7 @@ impl SweepWindow {
             && let Some(done) = self.open.remove(&key)
         {
             size.record(&done);
+            self.newest = self.newest.max(Some(key));
             let took = done.row.end_ns.saturating_sub(done.first_ns) as f64 / 1e9;
             whole = (!row.warm_up && !row.in_place).then_some((row.bytes, took));
         }
@@ -109,6 +112,14 @@ impl SweepWindow {
             self.incomplete += 1;
         }
         whole
+    }
+
+    /// Operations that not all ranks told of, or not in the same way: of a window that has ended all that are open, of
+    /// one that goes on those that later ones have overtaken.
+    pub fn untold(&self, ended: bool) -> u64 {
+        let is_past = |key: &(u64, u32)| ended || self.newest.is_some_and(|newest| *key < newest);
+        let open = self.open.keys().filter(|key| is_past(key)).count();
+        self.incomplete.saturating_add(open as u64)
     }
 
     /// The largest size, out of place: the plateau.
@@ -175,7 +186,20 @@ mod tests {
             ..row(0, 1_000, 1_000, 2_000)
         };
         assert_eq!(sweep.push(&other, 2), None);
-        assert_eq!(sweep.incomplete, 1);
+        assert_eq!((sweep.untold(false), sweep.untold(true)), (1, 1));
         assert!(sweep.sizes.values().all(|s| s.whole.count() == 0));
+    }
+
+    #[test]
+    fn what_a_rank_did_not_tell_counts_once_it_is_overtaken_and_all_of_it_at_the_end() {
+        let mut sweep = SweepWindow::default();
+        sweep.push(&row(0, 1_000, 1_000, 2_000), 2);
+        assert_eq!((sweep.untold(false), sweep.untold(true)), (0, 1));
+        for _ in 0..2 {
+            sweep.push(&row(1, 3_000, 3_000, 4_000), 2);
+        }
+        assert_eq!(sweep.untold(false), 1);
+        sweep.push(&row(2, 5_000, 5_000, 6_000), 2);
+        assert_eq!((sweep.untold(false), sweep.untold(true)), (1, 2));
     }
 }

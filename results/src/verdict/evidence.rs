@@ -116,6 +116,16 @@ impl Evidence<'_> {
         }
     }
 
+    /// Independent samples that those of a distribution are worth, where neighbours resemble each other.
+    pub fn worth(&self) -> Option<u64> {
+        match self {
+            Self::Distribution { independent, .. } | Self::Rate { independent, .. } => {
+                Some(*independent)
+            }
+            _ => None,
+        }
+    }
+
     /// Chance of evidence like this if the true value were at most `limit`: small means it is above.
     pub fn p_at_most(&self, statistic: Statistic, limit: f64, level: f64) -> f64 {
         match (self, statistic) {

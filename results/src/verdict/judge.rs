@@ -373,7 +373,13 @@ fn place(
         _ => Outcome::Inconclusive,
     };
     if seen.outcome != Outcome::Passed {
-        let unsettled = || format!("{} samples do not settle it", bounded.samples);
+        let samples = bounded.samples;
+        let unsettled = || match sight.evidence.worth().filter(|w| *w < samples) {
+            Some(worth) => {
+                format!("{samples} samples, worth {worth} independent ones, do not settle it")
+            }
+            None => format!("{samples} samples do not settle it"),
+        };
         seen.why = match &sight.thin {
             Some(why) => why.clone(),
             None if OF_EVIDENCE.contains(&criterion.metric) => {

@@ -16,6 +16,7 @@ use hallmark_profiles::criterion::{Criterion, Reference, Scope};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::{Unit, human};
 
+mod clock;
 mod energy;
 mod enforced;
 mod group;
@@ -155,7 +156,7 @@ impl<'a> Scene<'a> {
             Metric::TelemetryCoverage => self.coverage(),
             Metric::TelemetryGap => self.gaps(),
             Metric::FlopPerJoule => self.flop_per_joule(criterion.scope),
-            Metric::ClockOffset => vec![self.clock()],
+            Metric::ClockOffset => self.clocks(),
             _ => self.series(criterion),
         }
     }
@@ -495,27 +496,6 @@ impl<'a> Scene<'a> {
                 })
             }),
             samples,
-        }
-    }
-
-    fn clock(&self) -> Sight<'a> {
-        let opened = self.standing.opened();
-        let closed = self.standing.closed().map(|c| &c.clock);
-        let states = [Some(&opened.clock), closed];
-        let errors: Option<Vec<f64>> = states
-            .into_iter()
-            .flatten()
-            .map(|c| c.max_error_s.filter(|_| c.synchronised == Some(true)))
-            .collect();
-        match errors.and_then(|e| e.into_iter().reduce(f64::max)) {
-            Some(value) => {
-                let evidence = Evidence::Exact { value, samples: 2 };
-                Sight::new(opened.host.name.clone(), None, evidence)
-            }
-            None => missing(
-                opened.host.name.clone(),
-                "no time daemon disciplines this node's clock",
-            ),
         }
     }
 }

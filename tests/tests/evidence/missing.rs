@@ -205,3 +205,58 @@ fn a_temperature_that_never_moves_from_idle_to_load_is_a_stuck_sensor_s() {
     assert_eq!(heat.outcome, Outcome::Inconclusive, "{}", heat.why);
     assert!(heat.why.contains("a stuck sensor?"), "{}", heat.why);
 }
+
+#[test]
+fn a_node_whose_clock_nobody_compared_or_that_is_off_is_not_vouched_for_by_the_controllers() {
+    let two = || {
+        record("hall-acceptance").hours(2.0).plan(|plan| {
+            let second = plan.devices.iter_mut().skip(4);
+            second.for_each(|d| "node-2".clone_into(&mut d.node));
+        })
+    };
+    let compared = |offset_s: f64| {
+        two()
+            .series(Metric::ClockOffset, Place::hall("node-2"), move |_| {
+                offset_s
+            })
+            .judge()
+    };
+    not_passed(&two().judge(), &["clock"]);
+    not_passed(&compared(0.2), &["clock"]);
+    not_passed(&compared(-0.2), &["clock"]);
+    not_passed(&compared(f64::NAN), &["clock"]);
+    let held = compared(0.002);
+    let found = finding(&held, "clock");
+    assert_eq!(found.outcome, Outcome::Passed, "{}", found.why);
+    // A comparison that ended halfway says nothing of the rest.
+    let halfway = two().series(Metric::ClockOffset, Place::hall("node-2"), |m| {
+        if m.phase == "train" && m.progress > 0.5 {
+            f64::NAN
+        } else {
+            0.002
+        }
+    });
+    not_passed(&halfway.judge(), &["clock"]);
+}
+
+#[test]
+fn a_supply_that_nobody_read_for_half_the_time_is_not_shown_to_be_steady() {
+    let read = |until: f64| {
+        let run = record("hall-acceptance").hours(2.0);
+        let place = run.places(Metric::CoolantSupply).remove(0);
+        run.series(Metric::CoolantSupply, place, move |m| {
+            if m.phase == "train" && m.progress > until {
+                f64::NAN
+            } else {
+                30.0 + 0.1 * (m.index % 3) as f64
+            }
+        })
+        .judge()
+    };
+    assert_eq!(
+        finding(&read(1.0), "coolant-supply").outcome,
+        Outcome::Passed
+    );
+    not_passed(&read(0.5), &["coolant-supply"]);
+    not_passed(&read(-1.0), &["coolant-supply"]);
+}

@@ -33,7 +33,7 @@ fn of_window(story: &Story<'_>, index: usize, window: &Window) -> String {
     let sizes = sweep::sizes(window, ranks);
     let heading = sweep::sentence(story, window).unwrap_or_default();
     let transport = &story.standing.opened().plan.transport;
-    let incomplete = match window.group.sweep.incomplete {
+    let incomplete = match window.group.sweep.untold(window.end_ns.is_some()) {
         0 => String::new(),
         some => format!(
             " {} that not every rank told of in the same way are in no figure.",

@@ -32,8 +32,19 @@ impl<'a> Scene<'a> {
             .ok_or_else(|| "nothing was all-reduced in this phase".to_owned())
     }
 
+    /// Why a sweep's figures stand for less than it did: those of whom not every rank told are in none of them, and they
+    /// need not be like the others.
+    fn untold(&self) -> Option<String> {
+        let untold = self.window.group.sweep.untold(self.window.end_ns.is_some());
+        let why = format!("{untold} operations of the sweep were not told by every rank alike");
+        (untold > 0).then_some(why)
+    }
+
     pub(super) fn operations(&self) -> Evidence<'a> {
         let none = "nothing was all-reduced in this phase";
+        if let Some(why) = self.untold() {
+            return Evidence::Missing(why);
+        }
         if let Some((_, trials)) = self.window.group.sweep.largest() {
             // A sweep knows when each was due.
             return gathered(&trials.latency, none);
@@ -44,6 +55,9 @@ impl<'a> Scene<'a> {
 
     pub(super) fn all_reduce(&self, amount: impl Fn(f64, f64) -> f64) -> Evidence<'a> {
         let ranks = self.standing.members_at(self.end_ns).len() as f64;
+        if let Some(why) = self.untold() {
+            return Evidence::Missing(why);
+        }
         match self.largest() {
             Ok((bytes, times)) if ranks > 1.0 => match times.get() {
                 Some(of) => Evidence::Rate {

@@ -45,7 +45,7 @@ impl<'a> Channel<'a> {
         &self.run.table.series[self.column]
     }
 
-    fn whole(&self) -> &'a SeriesWindow {
+    pub(super) fn whole(&self) -> &'a SeriesWindow {
         &self.run.whole[self.column]
     }
 
