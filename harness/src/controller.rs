@@ -372,8 +372,8 @@ impl Workers for Controller {
         let mut inputs = Vec::new();
         let ended = self.launched.as_mut().map_or_else(Vec::new, |l| l.ended());
         for (node, how) in ended {
-            let why = format!("the agent of node `{}` ended: {how}", self.names[node]);
-            self.give_up(node, FaultKind::WorkerDied, &why, &mut inputs);
+            let why = hall::ended(&self.names[node], &how);
+            self.give_up(node, FaultKind::Agent, &why, &mut inputs);
             self.start_again(node, &mut inputs);
         }
         let now_ns = clock::monotonic_ns();
@@ -388,11 +388,7 @@ impl Workers for Controller {
                 continue;
             }
             if quiet_ns > NODE_SILENCE_NS {
-                let why = format!(
-                    "node `{}` was silent on both its connections for {:.1} s",
-                    self.names[node],
-                    quiet_ns as f64 / 1e9
-                );
+                let why = hall::silence(&self.names[node], quiet_ns);
                 self.give_up(node, FaultKind::Silent, &why, &mut inputs);
             } else {
                 inputs.extend(self.devices[node].clone().map(Input::Unreached));

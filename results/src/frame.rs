@@ -290,7 +290,9 @@ pub enum FaultKind {
     Missing,
     /// The worker ended by itself or by a signal.
     WorkerDied,
-    /// No completed step for longer than the watchdog allows.
+    /// The agent of its node ended.
+    Agent,
+    /// No completed step for longer than the watchdog allows, or nothing heard of its node.
     Silent,
     /// The device's own error.
     Device,

@@ -140,7 +140,7 @@ fn a_killed_agent_is_its_nodes_fault_and_the_others_go_on() {
     assert_eq!(code, 1, "{}", judge(&standing).sentence);
     let faults = faults(&standing);
     let (device, kind, told) = detail(faults[0]);
-    assert_eq!((device, kind), (Some(1), FaultKind::WorkerDied), "{told}");
+    assert_eq!((device, kind), (Some(1), FaultKind::Agent), "{told}");
     assert!(
         told.starts_with("the agent of node `n2` ended: signal: 9"),
         "{told}"

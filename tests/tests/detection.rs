@@ -128,6 +128,15 @@ fn work_wrong_results_and_sensors_that_lie_are_found() {
 }
 
 #[test]
+fn agents_that_end_or_are_cut_off_are_told_from_feeds_that_are_lost() {
+    found(&[
+        ("agent-killed", "failures"),
+        ("agent-restarted", "failures"),
+        ("agent-partitioned", "failures"),
+    ]);
+}
+
+#[test]
 fn a_healthy_hall_is_not_rejected_and_nothing_is_named() {
     for seed in 1..=3 {
         let played = play("healthy", seed);

@@ -2,7 +2,6 @@
 //!
 //! Real runs of the program on the processor's cores, a second long each.
 
-
 use hallmark_profiles::workload::AuditSeed;
 use hallmark_results::frame::{FaultKind, Provenance, What};
 use hallmark_results::plan::Plan;

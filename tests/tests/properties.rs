@@ -147,6 +147,7 @@ fn trouble(chance: &mut SplitMix64, frames: &mut Vec<Frame>) -> String {
     let kinds = [
         FaultKind::Missing,
         FaultKind::WorkerDied,
+        FaultKind::Agent,
         FaultKind::Silent,
         FaultKind::Device,
         FaultKind::Collective,

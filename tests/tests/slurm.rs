@@ -106,7 +106,7 @@ fn a_killed_agent_is_its_nodes_fault_and_a_killed_slurmd_is_none_while_its_node_
     assert_eq!(code, 1, "{}", verdict.sentence);
     let faults = faults(&standing);
     let (device, kind, told) = &faults[0];
-    assert_eq!((*device, *kind), (Some(1), FaultKind::WorkerDied));
+    assert_eq!((*device, *kind), (Some(1), FaultKind::Agent));
     assert!(told.starts_with("the agent of node `n2` ended: "), "{told}");
     assert!(faults.iter().all(|f| f.2.contains("`n2`")), "{faults:?}");
     assert_eq!(outcome(&standing, "failures"), Outcome::Failed);

@@ -5,6 +5,7 @@
 
 use super::hall::{Hall, Joined, Line, Refusal};
 use crate::clock;
+use crate::protocol::FromWorker;
 use crate::protocol::authority::{Credentials, is_for};
 use crate::protocol::codec::{MESSAGE_MAX, Packed};
 use crate::protocol::link::{Ahead, BEAT, Beat, Beaten, Claim, Down, LINK, Report, Said, Task, Up};
@@ -12,7 +13,7 @@ use crate::run::Input;
 use crate::shell::fleet::Origin;
 use crate::shell::inbox::Inlet;
 use hallmark_profiles::metric::Metric;
-use hallmark_results::frame::{Provenance, Series, SeriesKind, Table, What};
+use hallmark_results::frame::{FaultKind, Provenance, Series, SeriesKind, Table, What};
 use rustls_pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -169,7 +170,7 @@ impl Desk {
         let input = match report.said {
             Said::Worker { device, report } => {
                 known(Some(device))?;
-                if let crate::protocol::FromWorker::Steps(steps) = &report {
+                if let FromWorker::Steps(steps) = &report {
                     known(Some(steps.device))?;
                 }
                 Input::Worker(device, report)
@@ -339,14 +340,16 @@ async fn link(
         // Its workers ended with it.
         let devices = desk.places()[joined.node].devices.clone();
         for device in devices {
-            let why = format!("the agent of node `{name}` was started anew");
-            desk.hand_over(Input::Gone(device, why)).await;
+            let kind = FaultKind::Agent;
+            let detail = format!("the agent of node `{name}` was started anew");
+            let lost = FromWorker::Fault { kind, detail };
+            desk.hand_over(Input::Worker(device, lost)).await;
         }
         desk.take_up(joined.node);
     }
     if joined.log_lost {
         let detail = format!("the log of node `{name}` was begun anew: what it still held is lost");
-        let kind = hallmark_results::frame::FaultKind::Journal;
+        let kind = FaultKind::Journal;
         desk.hand_over(Input::Event(What::Fault { kind, detail }, None))
             .await;
     }

@@ -9,6 +9,19 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// A node that was heard on neither connection for this long is a fault; with the look at the clock it is found within 10 s.
 pub const NODE_SILENCE_NS: u64 = 8_000_000_000;
+/// What is told of such a node.
+pub fn silence(node: &str, quiet_ns: u64) -> String {
+    format!(
+        "node `{node}` was silent on both its connections for {:.1} s",
+        quiet_ns as f64 / 1e9
+    )
+}
+
+/// What is told of a node whose agent has ended.
+pub fn ended(node: &str, how: &str) -> String {
+    format!("the agent of node `{node}` ended: {how}")
+}
+
 /// A node heard within this time is there: nothing is said of its devices' silence after it.
 pub const REACHED_NS: u64 = 2_000_000_000;
 /// An agent that was heard this lately is alive, and no other may take its place.

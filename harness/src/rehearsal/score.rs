@@ -73,26 +73,27 @@ impl Score {
         if self.broke.is_some() {
             return;
         }
+        self.look_before(latest_ns(frame));
         let taken = match &mut self.standing {
             None => Standing::open(frame).map(|s| self.standing = Some(s)),
             Some(standing) => standing.push(frame),
         };
         if let Err(error) = taken {
             self.broke = Some(format!("the record refuses a frame: {error}"));
-            return;
         }
-        let Some(standing) = &self.standing else {
-            return;
-        };
-        let now_ns = standing.last_ns();
-        let mut due = false;
-        while self.looks_ns.last().is_some_and(|at| *at <= now_ns) {
-            self.looks_ns.pop();
-            due = true;
+    }
+
+    /// The looks that were due before this time, by what was known then.
+    fn look_before(&mut self, now_ns: u64) {
+        let mut due_ns = None;
+        while let Some(at_ns) = self.looks_ns.pop_if(|at| *at < now_ns) {
+            due_ns.get_or_insert(at_ns);
         }
-        if due && self.hunted.iter().any(|h| h.found_ns.is_none()) {
+        if let (Some(due_ns), Some(standing)) = (due_ns, &self.standing)
+            && self.hunted.iter().any(|h| h.found_ns.is_none())
+        {
             let named = diagnose(standing);
-            look(&mut self.hunted, &named, now_ns);
+            look(&mut self.hunted, &named, due_ns);
         }
     }
 
@@ -156,6 +157,17 @@ impl Score {
             .filter(elsewhere)
             .map(Diagnosis::sentence)
             .collect()
+    }
+}
+
+/// The latest time that a frame tells of; 0 where it tells none.
+fn latest_ns(frame: &Frame) -> u64 {
+    match frame {
+        Frame::Samples(samples) => samples.at_ns.last().copied().unwrap_or(0),
+        Frame::Steps(steps) => steps.rows.iter().map(|r| r.end_ns).max().unwrap_or(0),
+        Frame::Event(event) => event.at_ns,
+        Frame::Closed(closed) => closed.at_ns,
+        _ => 0,
     }
 }
 

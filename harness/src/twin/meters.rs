@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 pub const COLUMNS: usize = 12;
 /// Rows of a table that are handed over together, and the longest that they wait.
 const ROWS: usize = 16;
-const WAIT_NS: u64 = 20_000_000_000;
+const WAIT_NS: u64 = 2_000_000_000;
 /// Steps of what sensors tell: core clocks (nvidia-smi -q -d SUPPORTED_CLOCKS), temperatures.
 const CLOCK_STEP_HZ: f64 = 15e6;
 /// Time over which a device's resistance is read, s.

@@ -6,7 +6,7 @@ use hallmark_profiles::metric::Metric;
 use hallmark_results::frame::{Provenance, Series, SeriesKind, Table};
 
 /// Counters change seldom and are asked at this period, or the tick's where that is longer.
-const HEALTH_NS: u64 = 5_000_000_000;
+const HEALTH_NS: u64 = 2_000_000_000;
 /// Rack power is judged by means of one minute.
 const MINUTE_NS: u64 = 60_000_000_000;
 /// A feeder is read fast enough for a spectrum up to 20 Hz from this period on (twice the frequency, and a margin).

@@ -8,6 +8,7 @@ use super::scenario::effect::{AgentEnd, DeviceEnd, Part, Shortcut};
 use super::scenario::{Effect, Place, Placed};
 use super::work::ZEROS_SWITCHING;
 use super::world::{COUNTERS, World, number};
+use crate::controller::hall::{NODE_SILENCE_NS, ended, silence};
 use crate::protocol::FromWorker;
 use crate::run::Input;
 use hallmark_profiles::metric::Metric;
@@ -79,7 +80,15 @@ impl Troubles {
                     [begin, lasts.map_or(u64::MAX, |l| begin.saturating_add(l))]
                 })
         });
-        edges.filter(|at| *at > now_ns).min().unwrap_or(u64::MAX)
+        let unheard = self.placed.iter().filter(|p| {
+            p.fault
+                .effects
+                .contains(&Effect::Agent(AgentEnd::Partition))
+        });
+        // As the controller does it: a node that is not heard for so long is given up.
+        let given_up = unheard.map(|p| p.begins_ns(now_ns).saturating_add(NODE_SILENCE_NS));
+        let next = edges.chain(given_up).filter(|at| *at > now_ns).min();
+        next.unwrap_or(u64::MAX)
     }
 
     /// Strains the world as of `now_ns`; what happens at that instant goes to `inputs`.
@@ -99,7 +108,7 @@ impl Troubles {
                 count(effect, gpus.clone(), grown, begins, world);
                 if share > 0.0 {
                     heat_and_power(effect, placed.place, share, world);
-                    links_and_results(effect, &gpus, share, world, ends_ns(placed, now_ns));
+                    links_and_results(effect, &gpus, share, world, placed.ends_ns(now_ns));
                 }
                 let ends = begins && !self.over[index];
                 if ends && end(effect, placed.place, world, inputs) {
@@ -109,6 +118,12 @@ impl Troubles {
                 match effect {
                     Effect::Agent(AgentEnd::Partition) => {
                         ranks.iter_mut().for_each(|r| r.held = share > 0.0);
+                        let quiet_ns = now_ns.saturating_sub(placed.begins_ns(now_ns));
+                        let given_up = share > 0.0 && quiet_ns >= NODE_SILENCE_NS;
+                        if given_up && !std::mem::replace(&mut self.over[index], true) {
+                            let why = silence(&placed.place.to_string(), quiet_ns);
+                            give_up(placed.place, FaultKind::Silent, &why, world, inputs);
+                        }
                     }
                     Effect::Agent(AgentEnd::Restart) => {
                         ranks.iter_mut().for_each(|r| r.untold = share > 0.0);
@@ -124,15 +139,22 @@ fn usizes(range: Range<u32>) -> Range<usize> {
     range.start as usize..range.end as usize
 }
 
-/// When the present turn of a fault is over.
-fn ends_ns(placed: &Placed, now_ns: u64) -> u64 {
-    let span = placed.fault.span;
-    let onset = span.onset.as_nanos() as u64;
-    let every = span.every.map_or(u64::MAX, |e| e.as_nanos() as u64).max(1);
-    let turn = now_ns.saturating_sub(onset) / every;
-    let begin = onset.saturating_add(turn.saturating_mul(every));
-    span.lasts
-        .map_or(u64::MAX, |l| begin.saturating_add(l.as_nanos() as u64))
+impl Placed {
+    /// When the present turn of the fault begins, or the first one did not yet.
+    fn begins_ns(&self, now_ns: u64) -> u64 {
+        let span = self.fault.span;
+        let onset = span.onset.as_nanos() as u64;
+        let every = span.every.map_or(u64::MAX, |e| e.as_nanos() as u64).max(1);
+        let turn = now_ns.saturating_sub(onset) / every;
+        onset.saturating_add(turn.saturating_mul(every))
+    }
+
+    /// When the present turn of the fault is over.
+    fn ends_ns(&self, now_ns: u64) -> u64 {
+        let begin = self.begins_ns(now_ns);
+        let lasts = self.fault.span.lasts;
+        lasts.map_or(u64::MAX, |l| begin.saturating_add(l.as_nanos() as u64))
+    }
 }
 
 /// Full effect at 1, none at 0.
@@ -321,15 +343,25 @@ fn end(effect: &Effect, place: Place, world: &mut World, inputs: &mut Vec<Input>
             }
             true
         }
-        Effect::Agent(AgentEnd::Kill) => {
-            for device in gpus {
-                lose(world, device, false);
-                let why = "its node's agent ended".to_owned();
-                inputs.push(Input::Gone(device, why));
+        Effect::Agent(AgentEnd::Kill | AgentEnd::Restart) => {
+            let why = ended(&place.to_string(), "signal: 9 (SIGKILL)");
+            give_up(place, FaultKind::Agent, &why, world, inputs);
+            if *effect == Effect::Agent(AgentEnd::Kill) {
+                gpus.for_each(|d| world.ranks[d as usize].untold = true);
             }
             true
         }
         _ => false,
+    }
+}
+
+/// The devices of a node that the controller gives up; their sensors may be heard again.
+fn give_up(place: Place, kind: FaultKind, why: &str, world: &mut World, inputs: &mut Vec<Input>) {
+    for device in place.gpus(&world.hall) {
+        world.ranks[device as usize].hung = true;
+        world.tasks[device as usize].step = None;
+        let detail = why.to_owned();
+        inputs.push(Input::Worker(device, FromWorker::Fault { kind, detail }));
     }
 }
 

@@ -10,6 +10,7 @@ use super::signs::{HEAT, Signs, moved, on};
 use super::{Cause, Diagnosis, Sign, Size};
 use crate::stats::outlier::median;
 use crate::stats::spectrum::{Line, spectrum};
+use crate::trace::{Bin, Trace};
 use hallmark_profiles::criterion::Reference;
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::{Unit, human};
@@ -242,24 +243,21 @@ fn hunting(signs: &Signs) -> Vec<Diagnosis> {
         .filter(|l| l.p < HUNTING_P && l.amplitude >= LOAD_SWING * level);
     let core = hall.gauge(Metric::TempCore, |_| true);
     let mut found = Vec::new();
-    let swings = |row: &[f64]| {
-        let line = main_line(signs, row)?;
+    let swings = |line: Option<Line>| {
+        let line = line?;
         let of_load = load.is_some_and(|l| (l.period_s / line.period_s - 1.0).abs() < 0.1);
         (line.amplitude >= HUNTING_K && line.p < HUNTING_P && !of_load).then_some(line)
     };
-    for meter in &signs.supply {
-        if let Some(line) = swings(&meter.row) {
-            let heat = loop_swings(signs, &core, &meter.place, &line);
-            found.push(hunts(
-                Metric::CoolantSupply,
-                meter.place.clone(),
-                line,
-                heat,
-            ));
+    let supplies = hall.columns(Metric::CoolantSupply);
+    for (run, column) in supplies.filter(|(run, _)| run.table.device.is_none()) {
+        if let Some(line) = swings(fine_line(signs, &run.traces[column])) {
+            let place = hall.groups.of_meter(&run.table.place);
+            let heat = loop_swings(signs, &core, &place, &line);
+            found.push(hunts(Metric::CoolantSupply, place, line, heat));
         }
     }
     if signs.supply.is_empty()
-        && let Some(line) = swings(&signs.heat.reference)
+        && let Some(line) = swings(main_line(signs, &signs.heat.reference))
     {
         let devices: Vec<usize> = (0..hall.devices).collect();
         let place = hall.groups.explain(&devices, |_| true, &[Level::Cdu]);
@@ -302,9 +300,26 @@ fn loop_swings(signs: &Signs, core: &[Option<Row>], place: &Place, line: &Line) 
     found.is_some_and(|l| (l.period_s / line.period_s - 1.0).abs() < 0.15)
 }
 
-/// The line of a course over the main phase in the band of controls; short holes are bridged.
+/// The line of a course over the main phase in the band of controls.
 fn main_line(signs: &Signs, row: &[f64]) -> Option<Line> {
     let main = row.get(signs.hall.main.clone())?;
+    line(main, signs.hall.step_ns)
+}
+
+/// The same by a trace's own bins, which are narrower than columns where the sensor is read often.
+fn fine_line(signs: &Signs, trace: &Trace) -> Option<Line> {
+    let hall = &signs.hall;
+    let from_ns = *hall.at_ns.get(hall.main.start)?;
+    let to_ns = hall.at_ns.get(hall.main.end.checked_sub(1)?)? + hall.step_ns;
+    let bins = from_ns.div_ceil(trace.bin_ns())..to_ns / trace.bin_ns();
+    let mean = |bin: &Bin| bin.mean().unwrap_or(f64::NAN);
+    let main = trace.bins().iter().take(bins.end as usize).map(mean);
+    let main: Row = main.skip(bins.start as usize).collect();
+    line(&main, trace.bin_ns())
+}
+
+/// The strongest line in the band of controls; short holes are bridged.
+fn line(main: &[f64], step_ns: u64) -> Option<Line> {
     let mut last = main.iter().copied().find(|v| v.is_finite())?;
     let filled: Vec<f64> = main
         .iter()
@@ -313,8 +328,7 @@ fn main_line(signs: &Signs, row: &[f64]) -> Option<Line> {
             last
         })
         .collect();
-    let step_s = signs.hall.step_ns as f64 / 1e9;
-    let found = spectrum(&filled, step_s)?;
+    let found = spectrum(&filled, step_ns as f64 / 1e9)?;
     found.line(1.0 / HUNTING_S.1, 1.0 / HUNTING_S.0)
 }
 

@@ -10,15 +10,19 @@ use crate::frame::{Event, FaultKind, SeriesKind, What};
 use crate::standing::{Standing, TableRun};
 use crate::verdict::settings;
 use hallmark_profiles::metric::Metric;
+use hallmark_profiles::units::{Unit, human};
 
 /// Devices that are lost within this time are lost together.
 const TOGETHER_NS: u64 = 10_000_000_000;
 /// A node's silence counts from this length, and from so many periods of its sensors.
 const SILENCE_NS: u64 = 5_000_000_000;
 const SILENCE_PERIODS: u64 = 4;
-/// A meter that reads less than this share of what it read has nothing behind it.
-const DEAD: f64 = 0.3;
+/// A meter that reads less than this share of what it read under load has nothing behind it; devices at rest draw about a
+/// tenth.
+const DEAD: f64 = 0.03;
 const OFF_THE_BUS: u64 = 79;
+/// A clock that is off by this much, s. Source: METRICS.md, 10 ms, and ten times that for a sure name.
+const OFFSET_S: f64 = 0.1;
 const WIRED: [Level; 3] = [Level::Node, Level::Tray, Level::Rack];
 
 pub fn all(standing: &Standing) -> Vec<Diagnosis> {
@@ -27,6 +31,7 @@ pub fn all(standing: &Standing) -> Vec<Diagnosis> {
     found.extend(lost(standing, &groups));
     found.extend(set_up(standing, &groups));
     found.extend(silent(standing, &groups));
+    found.extend(clocks(standing, &groups));
     found
 }
 
@@ -94,41 +99,65 @@ fn gives(run: &TableRun, metric: Metric) -> bool {
         .any(|(s, w)| s.metric == metric && w.valid > 0)
 }
 
-/// The instant at which each device was lost, and what was said of it.
-fn losses(standing: &Standing) -> Vec<(usize, u64, String)> {
+/// One device that was lost: when, whether with its node's agent, and what was said of it.
+struct Loss {
+    device: usize,
+    at_ns: u64,
+    with_agent: bool,
+    told: String,
+}
+
+fn losses(standing: &Standing) -> Vec<Loss> {
     let mut found = Vec::new();
     for (device, run) in standing.devices().iter().enumerate() {
         let own = run.faults.iter().filter(|e| {
-            let kinds = [FaultKind::WorkerDied, FaultKind::Silent, FaultKind::Device];
+            let kinds = [
+                FaultKind::WorkerDied,
+                FaultKind::Agent,
+                FaultKind::Silent,
+                FaultKind::Device,
+            ];
             faults(e).is_some_and(|(k, _)| kinds.contains(&k))
         });
         let bus = xids(standing, device)
             .into_iter()
             .find(|x| x.1 == OFF_THE_BUS);
-        let bus = bus.map(|(at_ns, code)| (device, at_ns, format!("Xid {code}")));
-        let first = own.min_by_key(|e| e.at_ns).and_then(|e| {
-            let (_, detail) = faults(e)?;
-            Some((device, e.at_ns, detail.to_owned()))
+        let bus = bus.map(|(at_ns, code)| Loss {
+            device,
+            at_ns,
+            with_agent: false,
+            told: format!("Xid {code}"),
         });
-        let earliest = [bus, first].into_iter().flatten().min_by_key(|l| l.1);
+        let first = own.min_by_key(|e| e.at_ns).and_then(|e| {
+            let (kind, detail) = faults(e)?;
+            Some(Loss {
+                device,
+                at_ns: e.at_ns,
+                with_agent: kind == FaultKind::Agent,
+                told: detail.to_owned(),
+            })
+        });
+        let earliest = [bus, first].into_iter().flatten().min_by_key(|l| l.at_ns);
         found.extend(earliest);
     }
-    found.sort_by_key(|l| l.1);
+    found.sort_by_key(|l| l.at_ns);
     found
 }
 
 fn lost(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
     let mut found = Vec::new();
     let all = losses(standing);
-    for wave in all.chunk_by(|a, b| b.1 - a.1 <= TOGETHER_NS) {
-        let devices: Vec<usize> = wave.iter().map(|l| l.0).collect();
+    for wave in all.chunk_by(|a, b| b.at_ns - a.at_ns <= TOGETHER_NS) {
+        let devices: Vec<usize> = wave.iter().map(|l| l.device).collect();
         for place in groups.explain(&devices, |_| true, &WIRED) {
             let own = wave
                 .iter()
-                .filter(|l| place.devices.contains(&(l.0 as u32)));
-            let onset_ns = own.clone().map(|l| l.1).min();
-            let told = own.clone().map(|l| l.2.clone()).next().unwrap_or_default();
-            if place.level == Level::Gpu {
+                .filter(|l| place.devices.contains(&(l.device as u32)));
+            let onset_ns = own.clone().map(|l| l.at_ns).min();
+            let told = own.clone().map(|l| l.told.clone()).next();
+            let told = told.unwrap_or_default();
+            let ended = own.clone().all(|l| l.with_agent).then(|| told.clone());
+            if place.level == Level::Gpu && ended.is_none() {
                 let mut evidence = vec![Sign::new(Metric::Failures, told)];
                 let device = place.devices[0] as usize;
                 let codes = xids(standing, device);
@@ -140,19 +169,21 @@ fn lost(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
                 let one = Diagnosis::new(Cause::DeviceLost, place, 0.0, (0, 0), evidence);
                 found.push(one.since(onset_ns));
             } else {
-                found.push(together(standing, groups, place, onset_ns));
+                found.push(together(standing, groups, place, onset_ns, ended));
             }
         }
     }
     found
 }
 
-/// A whole group that went at once: its feed, unless what its meter or its sensors tell goes on.
+/// A whole group that went at once: its feed, unless what its meter or its sensors tell goes on, or its agent is known
+/// to have ended while the meter does not say that all power went.
 fn together(
     standing: &Standing,
     groups: &Groups,
     place: Place,
     onset_ns: Option<u64>,
+    ended: Option<String>,
 ) -> Diagnosis {
     let from_ns = onset_ns.unwrap_or(0);
     let back = standing
@@ -168,11 +199,10 @@ fn together(
     let what = format!("{} devices gone at one instant", place.devices.len());
     let mut evidence = vec![Sign::new(Metric::Failures, what)];
     evidence.extend(meter.clone());
-    if on {
-        evidence.push(Sign::new(
-            Metric::PowerDraw,
-            "their sensors still show power",
-        ));
+    if on || (ended.is_some() && meter.is_none()) {
+        evidence.extend(ended.map(|told| Sign::new(Metric::Failures, told)));
+        let shown = "their sensors still show power";
+        evidence.extend(on.then(|| Sign::new(Metric::PowerDraw, shown)));
         let one = Diagnosis::new(Cause::AgentRestart, place, 0.1, (0, 1), evidence);
         return one.since(onset_ns);
     }
@@ -239,6 +269,30 @@ fn set_up(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
         Diagnosis::new(Cause::Settings, place, 0.0, (0, 0), evidence)
     };
     unlike.map(of).collect()
+}
+
+/// Nodes whose clock was measured to be off, twice running: one comparison may have waited on its way.
+fn clocks(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
+    let mut found = Vec::new();
+    for run in standing.tables() {
+        let series = run.table.series.iter().zip(&run.traces);
+        for (_, trace) in series.filter(|(s, _)| s.metric == Metric::ClockOffset) {
+            let known = trace.bins().iter().enumerate();
+            let known = known.filter_map(|(at, bin)| Some((at as u64, bin.mean()?)));
+            let known: Vec<(u64, f64)> = known.collect();
+            let off = |w: &&[(u64, f64)]| w.iter().all(|(_, s)| s.abs() > OFFSET_S);
+            let Some(first) = known.windows(2).find(off) else {
+                continue;
+            };
+            let (at, off_s) = first[0];
+            let what = format!("clock off by {}", human(off_s, Unit::Second));
+            let evidence = vec![Sign::new(Metric::ClockOffset, what)];
+            let place = groups.of_meter(&run.table.place);
+            let one = Diagnosis::new(Cause::ClockSkew, place, 0.0, (0, 0), evidence);
+            found.push(one.since(Some(at * trace.bin_ns())));
+        }
+    }
+    found
 }
 
 /// Nodes of which nothing was heard for a while, and then again; and runs that were resumed.

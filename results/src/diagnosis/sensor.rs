@@ -45,8 +45,6 @@ const LAG_BINS: f64 = 0.3;
 const LAG_S: f64 = 0.1;
 const LAG_MOST: usize = 8;
 const LAG_ALIKE: f64 = 0.8;
-/// A clock that is off by this much, s. Source: METRICS.md, 10 ms, and ten times that for a sure name.
-const OFFSET_S: f64 = 0.1;
 /// Readings that move whenever their device works.
 pub const LIVELY: [Metric; 4] = [
     Metric::PowerDraw,
@@ -195,7 +193,6 @@ pub fn phases(signs: &Signs) -> Vec<Diagnosis> {
     let mut found = powers(signs);
     found.extend(meters(signs));
     found.extend(aged(signs));
-    found.extend(offset(signs));
     found.extend(skewed(signs));
     found
 }
@@ -383,23 +380,6 @@ fn aged(signs: &Signs) -> Vec<Diagnosis> {
         Some(one.since(hall.at_ns.get(at).copied()))
     };
     hall.columns(Metric::TelemetryAge).filter_map(of).collect()
-}
-
-/// Nodes whose clock was measured to be off.
-fn offset(signs: &Signs) -> Vec<Diagnosis> {
-    let hall = &signs.hall;
-    let of = |(run, column): (&TableRun, usize)| {
-        let row = hall.row(&run.traces[column]);
-        let at = row
-            .windows(2)
-            .position(|w| w.iter().all(|v| v.abs() > OFFSET_S))?;
-        let place = hall.groups.of_meter(&run.table.place);
-        let what = format!("clock off by {}", human(row[at], Unit::Second));
-        let evidence = vec![Sign::new(Metric::ClockOffset, what)];
-        let one = Diagnosis::new(Cause::ClockSkew, place, 0.0, (0, 0), evidence);
-        Some(one.since(hall.at_ns.get(at).copied()))
-    };
-    hall.columns(Metric::ClockOffset).filter_map(of).collect()
 }
 
 /// Nodes whose power comes before or after the other nodes' by one lag, where the bins are fine enough.

@@ -117,6 +117,7 @@ pub fn fault(kind: FaultKind) -> &'static str {
     match kind {
         FaultKind::Missing => "missing",
         FaultKind::WorkerDied => "worker died",
+        FaultKind::Agent => "agent ended",
         FaultKind::Silent => "silent",
         FaultKind::Device => "device error",
         FaultKind::Collective => "all-reduce failed",

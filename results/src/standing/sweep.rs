@@ -49,7 +49,7 @@ const SECONDS: f64 = 1e-9;
 
 impl SizeTrials {
     fn new() -> Self {
-        let times = || Gathered::new(SECONDS);
+        let times = || Gathered::in_order(SECONDS);
         Self {
             whole: times(),
             latency: times(),

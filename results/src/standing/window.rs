@@ -125,6 +125,14 @@ impl Gathered {
         }
     }
 
+    /// As [`Self::new`], and the first thousands of samples are kept in order: for the few that a run is judged by.
+    pub fn in_order(resolution: f64) -> Self {
+        Self {
+            dependence: Dependence::keeping(),
+            ..Self::new(resolution)
+        }
+    }
+
     pub fn record(&mut self, value: f64) {
         if self.inner.is_none() {
             self.inner = Distribution::new(self.resolution).ok();
@@ -136,9 +144,9 @@ impl Gathered {
         }
     }
 
-    /// Independent samples that would say as much as those gathered.
-    pub fn independent(&self) -> u64 {
-        self.dependence.independent()
+    /// How far its samples depend on each other.
+    pub fn dependence(&self) -> &Dependence {
+        &self.dependence
     }
 
     /// `None` before the first sample.
@@ -152,6 +160,8 @@ impl Gathered {
 }
 
 const SECONDS: f64 = 1e-9;
+/// Devices of a run, at most, whose own steps are kept in order; those of the group are at any size.
+const IN_ORDER_MAX: usize = 64;
 
 fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
@@ -163,7 +173,8 @@ impl Window {
             .steps
             .get(segment.step)
             .is_some_and(|s| !s.buckets.is_empty());
-        let device = || DeviceWindow::new(Blocks::new(plan.block_ns, start_ns).ok());
+        let few = plan.devices.len() <= IN_ORDER_MAX;
+        let device = || DeviceWindow::new(Blocks::new(plan.block_ns, start_ns).ok(), few);
         Self {
             segment: index,
             kind: segment.kind,
@@ -234,18 +245,21 @@ impl Window {
     pub(super) fn trial(&mut self, row: &TrialRow, members: &[u32]) {
         if let Some((bytes, took)) = self.group.sweep.push(row, members.len()) {
             let times = self.group.ops.entry(bytes);
-            let times = times.or_insert_with(|| Gathered::new(SECONDS));
+            let times = times.or_insert_with(|| Gathered::in_order(SECONDS));
             times.record(took);
         }
     }
 }
 
 impl DeviceWindow {
-    fn new(blocks: Option<Blocks>) -> Self {
+    fn new(blocks: Option<Blocks>, in_order: bool) -> Self {
         Self {
             blocks,
             steps: 0,
-            step_time: Gathered::new(SECONDS),
+            step_time: match in_order {
+                true => Gathered::in_order(SECONDS),
+                false => Gathered::new(SECONDS),
+            },
             compute_time: Gathered::new(SECONDS),
             memory_rate: Gathered::new(1e3),
             idle_ns: 0,
@@ -298,8 +312,8 @@ impl GroupWindow {
     fn new() -> Self {
         Self {
             open: BTreeMap::new(),
-            step_time: Gathered::new(SECONDS),
-            skew: Gathered::new(1e-6),
+            step_time: Gathered::in_order(SECONDS),
+            skew: Gathered::in_order(1e-6),
             ops: BTreeMap::new(),
             sweep: SweepWindow::default(),
             open_ops: BTreeMap::new(),
@@ -334,7 +348,7 @@ impl GroupWindow {
             && let Some(done) = self.open_ops.remove(&key)
         {
             let times = self.ops.entry(done.bytes);
-            let times = times.or_insert_with(|| Gathered::new(SECONDS));
+            let times = times.or_insert_with(|| Gathered::in_order(SECONDS));
             let took = seconds(done.end_ns.saturating_sub(done.start_ns));
             times.record(took);
             whole = (done.bytes > 0).then(|| (done.end_ns, took / done.bytes as f64));

@@ -4,10 +4,16 @@
 //! than single samples; the factor by which they vary more is the number of samples that count as one.
 //! It is read twice, from the values and from whether they lie above the stream's early median (which no
 //! single outlier can drown), and the larger counts. Bounded memory: at most [`BATCHES`] batches, whose
-//! length doubles as the stream grows. Refuses to call a stream *more* than independent.
+//! length doubles as the stream grows. A stream that is kept in order is read for a quantile from what lies beyond it:
+//! slow weather in the bulk says little of how far single samples stand out, and bursts in the tail say much. Refuses
+//! to call a stream *more* than independent.
 //!
 //! Source: Law and Kelton, *Simulation Modeling and Analysis*, §9.5 (batch means); Geyer, “Practical
-//! Markov Chain Monte Carlo”, 1992 (effective sample size).
+//! Markov Chain Monte Carlo”, 1992 (effective sample size); Sen, “On the Bahadur representation of sample quantiles
+//! for sequences of φ-mixing random variables”, 1972, and Heidelberger and Lewis, “Quantile Estimation in Dependent
+//! Sequences”, 1984 (a quantile's variance is that of the count beyond it).
+
+use super::quantile::rank_of;
 
 /// Batches kept at most; when full, neighbours are joined.
 const BATCHES: usize = 128;
@@ -15,6 +21,9 @@ const BATCHES: usize = 128;
 const EARLY: usize = 33;
 /// Batch means that a variance is taken of: fewer say too little, more would be too short.
 const MEANS: (f64, f64) = (8.0, 32.0);
+
+/// Samples of a stream that is kept in order.
+const KEPT: usize = 8_192;
 
 /// A run of neighbouring samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -39,11 +48,25 @@ pub struct Dependence {
     /// Sum of squared distances from the mean (Welford).
     squares: f64,
     above: u64,
+    /// All samples so far, where they are to be kept and not too many.
+    kept: Option<Vec<f64>>,
 }
 
 impl Dependence {
+    /// Of a stream whose first thousands of samples may be kept.
+    pub fn keeping() -> Self {
+        Self {
+            kept: Some(Vec::new()),
+            ..Self::default()
+        }
+    }
+
     /// Takes the next sample; it must be finite.
     pub fn push(&mut self, value: f64) {
+        self.kept = self.kept.take().filter(|k| k.len() < KEPT);
+        if let Some(kept) = &mut self.kept {
+            kept.push(value);
+        }
         self.samples += 1;
         let off = value - self.mean;
         self.mean += off / self.samples as f64;
@@ -103,6 +126,32 @@ impl Dependence {
     }
 }
 
+impl Dependence {
+    /// The same for a quantile: what lies beyond it together counts as one, and so does what lies beyond the quantile
+    /// of twice the tail, in which there is more to read. Of a stream that is not kept, [`Self::independent`].
+    pub fn independent_at(&self, quantile: f64) -> u64 {
+        let Some(kept) = self.kept.as_ref().filter(|k| k.len() >= EARLY) else {
+            return self.independent();
+        };
+        let samples = kept.len() as f64;
+        let mut sorted = kept.clone();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let length = (samples / samples.sqrt().clamp(MEANS.0, MEANS.1)) as usize;
+        let beyond = |tail: f64| {
+            let level = if quantile > 0.5 { 1.0 - tail } else { tail };
+            let limit = sorted[rank_of(self.samples, level) as usize - 1];
+            let count = |part: &[f64]| part.iter().filter(|v| **v > limit).count() as f64;
+            let share = count(kept) / samples;
+            let means = kept.chunks_exact(length);
+            let means = means.map(|part| count(part) / length as f64 - share);
+            inflation(means, length as f64, share * (1.0 - share))
+        };
+        let tail = quantile.min(1.0 - quantile);
+        let per_sample = beyond(tail).max(beyond((2.0 * tail).min(0.5))).max(1.0);
+        ((samples / per_sample).floor() as u64).clamp(1, self.samples)
+    }
+}
+
 fn join(parts: &[Batch]) -> Batch {
     parts.iter().fold(Batch::default(), |all, part| Batch {
         sum: all.sum + part.sum,
@@ -126,6 +175,7 @@ fn inflation(means: impl Iterator<Item = f64>, length: f64, variance: f64) -> f6
 mod tests {
     use super::*;
     use crate::stats::bootstrap::SplitMix64;
+    use crate::stats::quantile::Sorted;
 
     /// An autoregression of the first order with the given coefficient.
     fn stream(phi: f64, samples: usize, seed: u64) -> Dependence {
@@ -198,6 +248,59 @@ mod tests {
             "{}",
             dependence.independent()
         );
+    }
+
+    #[test]
+    fn bounds_of_a_tail_keep_their_promise_and_slow_weather_in_the_bulk_does_not_widen_them() {
+        // Of a stationary autoregression, whose 95 % quantile is 1.645 standard deviations.
+        for phi in [0.0_f64, 0.9, 0.97] {
+            let truth = 1.644_854 / (1.0 - phi * phi).sqrt();
+            let (mut missed, mut open) = (0, 0);
+            for seed in 0..300 {
+                let mut dependence = Dependence::keeping();
+                let mut chance = SplitMix64::new(seed);
+                let mut state = 0.0;
+                for n in 0..3_200 {
+                    let normal = (0..12).map(|_| chance.unit()).sum::<f64>() - 6.0;
+                    state = phi * state + normal;
+                    if n >= 200 {
+                        dependence.push(state);
+                    }
+                }
+                let kept = dependence.kept.clone().unwrap();
+                let independent = dependence.independent_at(0.95);
+                let sorted = Sorted::new(kept).unwrap();
+                match sorted.bounds_worth(0.95, 0.95, independent).unwrap().high {
+                    Some(high) => missed += u32::from(high < truth),
+                    None => open += 1,
+                }
+            }
+            assert!(missed <= 24, "φ {phi}: {missed} of 300 bounds too low");
+            assert!(open <= 6, "φ {phi}: {open} of 300 open");
+        }
+        // Half of the time all takes half as long again; what stands out stands out alone.
+        let mut dependence = Dependence::keeping();
+        let mut chance = SplitMix64::new(3);
+        for n in 0..1_500 {
+            let weather = if (n / 250) % 2 == 0 { 30.0 } else { 45.0 };
+            let lone = if chance.unit() < 0.06 { 30.0 } else { 0.0 };
+            dependence.push(weather + chance.unit() + lone);
+        }
+        assert!(dependence.independent() < 60);
+        assert!(dependence.independent_at(0.95) > 300);
+        // Bursts of what stands out count once.
+        let mut dependence = Dependence::keeping();
+        (0..1_500).for_each(|n| dependence.push(if n % 500 < 30 { 60.0 } else { 30.0 }));
+        assert!(dependence.independent_at(0.95) < 80);
+    }
+
+    #[test]
+    fn a_stream_that_is_kept_no_longer_is_read_as_any_other() {
+        let mut dependence = Dependence::keeping();
+        let mut chance = SplitMix64::new(3);
+        (0..=KEPT).for_each(|_| dependence.push(chance.unit()));
+        assert!(dependence.kept.is_none());
+        assert_eq!(dependence.independent_at(0.95), dependence.independent());
     }
 
     #[test]

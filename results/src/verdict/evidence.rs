@@ -3,6 +3,7 @@
 
 use super::Estimate;
 use crate::stats::bootstrap::{block_bootstrap, memory, series_mean};
+use crate::stats::dependence::Dependence;
 use crate::stats::distribution::Distribution;
 use crate::stats::interval::Interval;
 use crate::stats::quantile::Sorted;
@@ -19,16 +20,16 @@ pub enum Evidence<'a> {
     },
     /// Values of blocks in order of time.
     Blocks(Vec<f64>),
-    /// Samples, and how many independent ones they are worth.
+    /// Samples, and how far they depend on each other.
     Distribution {
         of: &'a Distribution,
-        independent: u64,
+        dependence: &'a Dependence,
     },
     /// `amount / x` for the samples x of a distribution: a rate from times.
     Rate {
         amount: f64,
         times: &'a Distribution,
-        independent: u64,
+        dependence: &'a Dependence,
     },
     /// An estimate made elsewhere, at the confidence asked for.
     Interval {
@@ -81,13 +82,13 @@ impl Evidence<'_> {
                 Ok(two_sided(i, *samples))
             }
             Self::Blocks(values) => blocks(values, statistic, confidence),
-            Self::Distribution { of, independent } => {
-                of_distribution(of, *independent, statistic, confidence)
+            Self::Distribution { of, dependence } => {
+                of_distribution(of, dependence, statistic, confidence)
             }
             Self::Rate {
                 amount,
                 times,
-                independent,
+                dependence,
             } => {
                 let turned = match statistic {
                     Statistic::Quantile(q) => Statistic::Quantile(1.0 - q),
@@ -95,7 +96,7 @@ impl Evidence<'_> {
                     Statistic::Max => Statistic::Min,
                     other => other,
                 };
-                let t = of_distribution(times, *independent, turned, confidence)?;
+                let t = of_distribution(times, dependence, turned, confidence)?;
                 if t.value <= 0.0 {
                     return Err("operations took no measurable time".to_owned());
                 }
@@ -116,11 +117,14 @@ impl Evidence<'_> {
         }
     }
 
-    /// Independent samples that those of a distribution are worth, where neighbours resemble each other.
-    pub fn worth(&self) -> Option<u64> {
-        match self {
-            Self::Distribution { independent, .. } | Self::Rate { independent, .. } => {
-                Some(*independent)
+    /// Independent samples that those of a distribution are worth for a quantile, where neighbours resemble each other.
+    pub fn worth(&self, statistic: Statistic) -> Option<u64> {
+        match (self, statistic) {
+            (Self::Distribution { dependence, .. }, Statistic::Quantile(q)) => {
+                Some(dependence.independent_at(q))
+            }
+            (Self::Rate { dependence, .. }, Statistic::Quantile(q)) => {
+                Some(dependence.independent_at(1.0 - q))
             }
             _ => None,
         }
@@ -129,17 +133,20 @@ impl Evidence<'_> {
     /// Chance of evidence like this if the true value were at most `limit`: small means it is above.
     pub fn p_at_most(&self, statistic: Statistic, limit: f64, level: f64) -> f64 {
         match (self, statistic) {
-            (Self::Distribution { of, independent }, Statistic::Quantile(q)) => {
-                of.p_at_most_worth(q, limit, *independent)
+            (Self::Distribution { of, dependence }, Statistic::Quantile(q)) => {
+                of.p_at_most_worth(q, limit, dependence.independent_at(q))
             }
             (
                 Self::Rate {
                     amount,
                     times,
-                    independent,
+                    dependence,
                 },
                 Statistic::Quantile(q),
-            ) if limit > 0.0 => times.p_at_least_worth(1.0 - q, amount / limit, *independent),
+            ) if limit > 0.0 => {
+                let independent = dependence.independent_at(1.0 - q);
+                times.p_at_least_worth(1.0 - q, amount / limit, independent)
+            }
             (Self::Blocks(v), Statistic::Quantile(q)) => Sorted::new(v.clone())
                 .map_or(1.0, |s| s.p_at_most_worth(q, limit, independent_blocks(v))),
             (Self::Blocks(v), Statistic::Mean) => {
@@ -152,17 +159,20 @@ impl Evidence<'_> {
     /// Chance of evidence like this if the true value were at least `limit`: small means it is below.
     pub fn p_at_least(&self, statistic: Statistic, limit: f64, level: f64) -> f64 {
         match (self, statistic) {
-            (Self::Distribution { of, independent }, Statistic::Quantile(q)) => {
-                of.p_at_least_worth(q, limit, *independent)
+            (Self::Distribution { of, dependence }, Statistic::Quantile(q)) => {
+                of.p_at_least_worth(q, limit, dependence.independent_at(q))
             }
             (
                 Self::Rate {
                     amount,
                     times,
-                    independent,
+                    dependence,
                 },
                 Statistic::Quantile(q),
-            ) if limit > 0.0 => times.p_at_most_worth(1.0 - q, amount / limit, *independent),
+            ) if limit > 0.0 => {
+                let independent = dependence.independent_at(1.0 - q);
+                times.p_at_most_worth(1.0 - q, amount / limit, independent)
+            }
             (Self::Blocks(v), Statistic::Quantile(q)) => Sorted::new(v.clone())
                 .map_or(1.0, |s| s.p_at_least_worth(q, limit, independent_blocks(v))),
             (Self::Blocks(v), Statistic::Mean) => {
@@ -275,7 +285,7 @@ fn variation(values: &[f64]) -> f64 {
 
 fn of_distribution(
     d: &Distribution,
-    independent: u64,
+    dependence: &Dependence,
     statistic: Statistic,
     confidence: f64,
 ) -> Result<Bounded, String> {
@@ -290,6 +300,7 @@ fn of_distribution(
     let few = || format!("{n} samples are too few for the {statistic}");
     match statistic {
         Statistic::Quantile(q) => {
+            let independent = dependence.independent_at(q);
             let b = d.sides_worth(q, confidence, independent).ok_or_else(few)?;
             Ok(Bounded {
                 value: b.value,
@@ -323,7 +334,8 @@ mod tests {
     fn a_spread_is_known_of_the_windows_own_samples_and_leaves_strays_out() {
         let mut of = Distribution::new(0.001).unwrap();
         let spread = |of: &Distribution| {
-            let evidence = Evidence::Distribution { of, independent: 2 };
+            let dependence = &Dependence::default();
+            let evidence = Evidence::Distribution { of, dependence };
             evidence.bounded(Statistic::Spread, 0.95)
         };
         for i in 0..10_000 {

@@ -374,7 +374,11 @@ fn place(
     };
     if seen.outcome != Outcome::Passed {
         let samples = bounded.samples;
-        let unsettled = || match sight.evidence.worth().filter(|w| *w < samples) {
+        let unsettled = || match sight
+            .evidence
+            .worth(criterion.statistic)
+            .filter(|w| *w < samples)
+        {
             Some(worth) => {
                 format!("{samples} samples, worth {worth} independent ones, do not settle it")
             }

@@ -505,7 +505,7 @@ fn gathered<'a>(g: &'a Gathered, why: &str) -> Evidence<'a> {
         || Evidence::Missing(why.to_owned()),
         |of| Evidence::Distribution {
             of,
-            independent: g.independent(),
+            dependence: g.dependence(),
         },
     )
 }

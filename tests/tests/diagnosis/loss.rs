@@ -40,6 +40,21 @@ fn a_node_that_goes_at_once_lost_its_feed_and_not_its_devices() {
 }
 
 #[test]
+fn a_node_whose_agent_ended_lost_no_feed_unless_its_meter_says_so() {
+    let told = "the agent of node `node-3` ended: signal: 9 (SIGKILL)";
+    let mut hall = hall().state(|s| s.alive &= s.rack != 1 || s.tray != 1 || s.t_s < 600.0);
+    for device in 12..16 {
+        hall = hall.fault(600.0, device, FaultKind::Agent, told);
+    }
+    let found = hall.diagnose();
+    let agent = named(&found, Cause::AgentRestart);
+    assert_eq!(agent.place.name, "node-3");
+    assert!(agent.sentence().contains(told), "{}", agent.sentence());
+    began(agent, 600.0, 1.0);
+    assert_eq!(found.len(), 1, "{found:?}");
+}
+
+#[test]
 fn an_agent_that_is_silent_for_a_while_is_no_loss() {
     let found = hall()
         .state(|s| s.heard &= s.rack != 0 || s.tray != 1 || !(600.0..640.0).contains(&s.t_s))

@@ -63,7 +63,7 @@ impl<'a> Scene<'a> {
                 Some(of) => Evidence::Rate {
                     amount: amount(bytes as f64, ranks),
                     times: of,
-                    independent: times.independent(),
+                    dependence: times.dependence(),
                 },
                 None => Evidence::Missing("nothing was all-reduced in this phase".to_owned()),
             },
@@ -85,11 +85,11 @@ impl<'a> Scene<'a> {
         let Some(both) = overlapped.get() else {
             return Evidence::Missing("no overlapped step was completed".to_owned());
         };
-        let both_worth = overlapped.independent();
+        let both_worth = overlapped.dependence().independent_at(0.5);
         let median = |g: &&Gathered| g.get().and_then(|d| d.quantile(0.5)).unwrap_or(0.0);
         let times = alone.devices.iter().map(|d| &d.step_time);
         let slowest = times.max_by(|a, b| median(a).total_cmp(&median(b)));
-        let slowest = slowest.and_then(|g| Some((g.get()?, g.independent())));
+        let slowest = slowest.and_then(|g| Some((g.get()?, g.dependence().independent_at(0.5))));
         let Some((slowest, slowest_worth)) = slowest else {
             return Evidence::Missing("no compute-only step was completed".to_owned());
         };
