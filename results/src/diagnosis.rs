@@ -14,6 +14,7 @@ pub mod place;
 mod power;
 pub(crate) mod sensor;
 mod signs;
+mod split;
 pub(crate) mod usual;
 mod work;
 mod wrong;
@@ -30,6 +31,8 @@ use signs::Signs;
 
 /// Nothing is believed more than this.
 const MOST: f64 = 0.99;
+/// An onset is known to so much, where one thing follows another at once.
+const WAITS_NS: u64 = 60_000_000_000;
 /// From here on a diagnosis is told of a run that passed.
 const NEARLY_CERTAIN: f64 = 0.9;
 
@@ -231,6 +234,29 @@ pub fn diagnose(standing: &Standing) -> Vec<Diagnosis> {
     reconciled(found)
 }
 
+/// Whether a change of power is that of ranks which wait for a slow one: they draw less, and less evenly.
+fn waited_for(slow: &Diagnosis, one: &Diagnosis) -> bool {
+    use Cause as C;
+    let slows = matches!(
+        slow.cause,
+        C::PowerBrake
+            | C::PowerCap
+            | C::RackCap
+            | C::ThermalThrottle
+            | C::DeviceLost
+            | C::FeedLoss
+            | C::AgentRestart
+    );
+    let drawn = |s: &Sign| matches!(s.metric, Metric::PowerDraw | Metric::PowerInstant);
+    let is_power = match one.cause {
+        C::PowerSwing => true,
+        C::SensorScaled | C::ShortcutWork => one.evidence.first().is_some_and(drawn),
+        _ => false,
+    };
+    let after = slow.onset_ns.zip(one.onset_ns);
+    slows && is_power && after.is_some_and(|(slow, one)| slow <= one.saturating_add(WAITS_NS))
+}
+
 /// What one cause explains is not told again as another's: the effect follows its cause, not the other way round.
 fn reconciled(found: Vec<Diagnosis>) -> Vec<Diagnosis> {
     use Cause as C;
@@ -260,8 +286,9 @@ fn reconciled(found: Vec<Diagnosis>) -> Vec<Diagnosis> {
     };
     let mut kept: Vec<Diagnosis> = Vec::new();
     for (index, one) in found.iter().enumerate() {
-        let hidden = found.iter().enumerate().any(|(other, d)| {
-            other != index && hides(d.cause, one.cause) && one.place.is_within(&d.place)
+        let mut others = found.iter().enumerate().filter(|(i, _)| *i != index);
+        let hidden = others.any(|(_, d)| {
+            hides(d.cause, one.cause) && one.place.is_within(&d.place) || waited_for(d, one)
         });
         let same = kept
             .iter_mut()

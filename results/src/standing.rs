@@ -35,7 +35,7 @@ pub struct Standing {
     windows: Vec<Window>,
     /// Who makes up the group from which time on.
     members: Vec<(u64, Vec<u32>)>,
-    /// Time of whole all-reduces for each byte of payload, s/B.
+    /// Time of all-reduces from the last rank's start on, for each byte of payload, s/B.
     reducing: Trace,
     /// Until the next sample, what is usual among the devices' sensors.
     usual: OnceLock<Usual>,
@@ -472,7 +472,7 @@ impl Standing {
         self.usual.get_or_init(|| Usual::of(&self.tables, &LIVELY))
     }
 
-    /// Time of whole all-reduces for each byte of payload, s/B.
+    /// Time of all-reduces from the last rank's start on, for each byte of payload, s/B.
     pub fn reducing(&self) -> &Trace {
         &self.reducing
     }

@@ -115,7 +115,11 @@ fn heat_and_coolant_are_found() {
 
 #[test]
 fn power_links_and_lost_devices_are_found() {
-    found(&[("feed-loss", "failures"), ("link-flap", "links")]);
+    found(&[
+        ("feed-loss", "failures"),
+        ("link-flap", "links"),
+        ("link-half", "variation"),
+    ]);
 }
 
 #[test]

@@ -7,24 +7,18 @@
 
 use super::Size;
 use super::hall::{Hall, Row};
+use super::split::{BLOCKS, Block, blocks, level, split};
 use crate::stats::interval::normal_quantile;
 use crate::stats::multiplicity::benjamini_hochberg;
-use crate::stats::outlier::{PEERS_MIN, against_peers, mad, median};
+use crate::stats::outlier::{PEERS_MIN, SIGMA_PER_MAD, against_peers, mad, median};
 use crate::stats::trend::trend;
 use crate::verdict::CONFIDENCE;
 use hallmark_profiles::units::Unit;
-use std::ops::Range;
 
-/// Blocks that a course is summed up in.
-const BLOCKS: usize = 64;
-/// The same where rare values count: fewer, so that each holds some.
-const BLOCKS_RARE: usize = 24;
-/// Fewest blocks in which a step is looked for, and on either side of it.
-const BLOCKS_MIN: usize = 8;
-const SIDE_MIN: usize = 2;
-/// A step must stand so many standard errors out, and so many standard deviations of a block.
+/// A step must stand so many standard errors out.
 const STEP_Z: f64 = 6.0;
-const STEP_SIGMAS: f64 = 2.5;
+/// The same of what comes seldom, whose error is read from each side alone.
+const STEP_Z_RARE: f64 = 5.0;
 /// Share of false names among all devices named.
 const FALSE_NAMES: f64 = 0.01;
 /// Shortest course in which a climb is believed, ns: below, the hall may still be settling.
@@ -33,8 +27,6 @@ const CLIMB_NS: u64 = 2 * 3_600_000_000_000;
 const OWN: f64 = 0.25;
 /// A step is the better account of a course where it leaves less than this share of what a line leaves.
 const BETTER: f64 = 0.9;
-/// 1 / Φ⁻¹(3/4).
-const SIGMA_PER_MAD: f64 = 1.482_602_218_505_602;
 
 /// How a departure is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -217,7 +209,7 @@ fn is_own(hall: &Hall, row: &[f64], departure: &Departure, rule: Rule) -> bool {
     let side = |after: bool| {
         let own = row.iter().zip(times);
         let own = own.filter(|(v, at)| v.is_finite() && (**at >= onset_ns) == after);
-        median(&own.map(|(v, _)| *v).collect::<Vec<_>>())
+        level(&own.map(|(v, _)| *v).collect::<Vec<_>>(), rule.rare)
     };
     let (Some(before), Some(after)) = (side(false), side(true)) else {
         return true;
@@ -252,6 +244,10 @@ fn settled(row: &[f64]) -> f64 {
     median(&there).unwrap_or(f64::NAN)
 }
 
+fn least_z(rule: Rule) -> f64 {
+    if rule.rare { STEP_Z_RARE } else { STEP_Z }
+}
+
 /// A step of all devices together within the main phase: its column and its size in the measure's unit.
 fn common_step(hall: &Hall, common: &[f64], rule: Rule) -> Option<(usize, f64)> {
     let main = common
@@ -262,9 +258,9 @@ fn common_step(hall: &Hall, common: &[f64], rule: Rule) -> Option<(usize, f64)> 
         .iter()
         .map(|v| measured(*v, level, rule.measure))
         .collect();
-    let found = split(&blocks(&own, &hall.main, rule.rare))?;
+    let found = split(&blocks(&own, &hall.main, rule.rare), rule.rare)?;
     let size = found.after - found.before;
-    (size * rule.sign >= rule.step && found.z >= STEP_Z).then_some((found.column, size))
+    (size * rule.sign >= rule.step && found.z >= least_z(rule)).then_some((found.column, size))
 }
 
 fn measured(value: f64, base: f64, measure: Measure) -> f64 {
@@ -287,92 +283,6 @@ fn apart(
         measured(*value, *base, measure) + back.map_or(0.0, |(_, size)| size)
     };
     row.iter().zip(base).enumerate().map(one).collect()
-}
-
-/// A block: its first column and its value.
-type Block = (usize, f64);
-
-/// Blocks of a course within one phase.
-fn blocks(row: &[f64], phase: &Range<usize>, rare: bool) -> Vec<Block> {
-    let all = row.iter().copied().enumerate();
-    let own = all.skip(phase.start).take(phase.len());
-    let there: Vec<Block> = own.filter(|(_, v)| v.is_finite()).collect();
-    if there.len() * 2 < phase.len() {
-        return Vec::new();
-    }
-    let most = if rare { BLOCKS_RARE } else { BLOCKS };
-    let size = there.len().div_ceil(most).max(1);
-    let value = |part: &[Block]| {
-        let values: Vec<f64> = part.iter().map(|(_, v)| *v).collect();
-        if rare {
-            Some(values.iter().sum::<f64>() / values.len() as f64)
-        } else {
-            median(&values)
-        }
-    };
-    let whole = there.chunks(size);
-    whole
-        .filter_map(|part| Some((part.first()?.0, value(part)?)))
-        .collect()
-}
-
-struct Split {
-    /// Column of the first block after the step.
-    column: usize,
-    before: f64,
-    after: f64,
-    z: f64,
-}
-
-/// The split of a course into two levels that stand furthest apart.
-///
-/// By the likelihood ratio over all splits, with the noise read from neighbours' differences, which a step does not
-/// widen, and not below what is left on both sides, which slow noise does widen. Sources: Hawkins, “Testing a
-/// Sequence of Observations for a Shift in Location”, JASA 72 (1977); differences: von Neumann 1941.
-fn split(blocks: &[Block]) -> Option<Split> {
-    let n = blocks.len();
-    if n < BLOCKS_MIN {
-        return None;
-    }
-    let total: f64 = blocks.iter().map(|b| b.1).sum();
-    let (mut sum, mut best) = (0.0, (0, 0.0_f64));
-    for (index, block) in blocks.iter().enumerate().take(n - SIDE_MIN) {
-        sum += block.1;
-        let k = index + 1;
-        if k < SIDE_MIN {
-            continue;
-        }
-        let (a, b) = (k as f64, (n - k) as f64);
-        let score = ((total - sum) / b - sum / a).abs() / (1.0 / a + 1.0 / b).sqrt();
-        if score > best.1 {
-            best = (k, score);
-        }
-    }
-    let (at, _) = best;
-    if at == 0 {
-        return None;
-    }
-    let side = |part: &[Block]| median(&part.iter().map(|b| b.1).collect::<Vec<_>>());
-    let (before, after) = (side(&blocks[..at])?, side(&blocks[at..])?);
-    let left = |(i, b): (usize, &Block)| b.1 - if i < at { before } else { after };
-    let left: Vec<f64> = blocks.iter().enumerate().map(left).collect();
-    let steps: Vec<f64> = left.windows(2).map(|w| w[1] - w[0]).collect();
-    let near = SIGMA_PER_MAD * mad(&steps)? / std::f64::consts::SQRT_2;
-    let wide = SIGMA_PER_MAD * median(&left.iter().map(|v| v.abs()).collect::<Vec<_>>())?;
-    let sigma = near.max(wide);
-    let (a, b) = (at as f64, (n - at) as f64);
-    let size = (after - before).abs();
-    let z = if size < STEP_SIGMAS * sigma {
-        0.0
-    } else {
-        size / (sigma * (1.0 / a + 1.0 / b).sqrt()).max(f64::MIN_POSITIVE)
-    };
-    Some(Split {
-        column: blocks[at].0,
-        before,
-        after,
-        z: z.min(1e6),
-    })
 }
 
 /// Steps first, then climbs, then levels: what changed says more than what was always so.
@@ -449,9 +359,9 @@ fn spread(blocks: &[Block], rule: Rule) -> Size {
 }
 
 fn step(hall: &Hall, blocks: &[Block], rule: Rule) -> Option<Departure> {
-    let found = split(blocks)?;
+    let found = split(blocks, rule.rare)?;
     let size = found.after - found.before;
-    if size * rule.sign < rule.step || found.z < STEP_Z {
+    if size * rule.sign < rule.step || found.z < least_z(rule) {
         return None;
     }
     let error = size.abs() / found.z * normal_quantile(CONFIDENCE)?;
@@ -505,7 +415,7 @@ fn climb(hall: &Hall, blocks: &[Block], rule: Rule) -> Option<Departure> {
         .iter()
         .map(|(x, y)| (y - found.intercept - found.slope.value * x).abs())
         .collect();
-    if let Some(jump) = split(blocks) {
+    if let Some(jump) = split(blocks, rule.rare) {
         let two = |(column, v): &Block| {
             (v - if *column < jump.column {
                 jump.before
@@ -588,7 +498,9 @@ pub fn step_of(hall: &Hall, row: &Row, rule: Rule) -> Option<Departure> {
     let mut found = step(hall, &blocks, rule)?;
     // Told against what was before, and not against the middle of both.
     if rule.measure == Measure::Ratio
-        && let Some(before) = split(&blocks).map(|s| 1.0 + s.before).filter(|b| *b > 0.0)
+        && let Some(before) = split(&blocks, rule.rare)
+            .map(|s| 1.0 + s.before)
+            .filter(|b| *b > 0.0)
     {
         let size = &mut found.size;
         for told in [&mut size.value, &mut size.low, &mut size.high] {

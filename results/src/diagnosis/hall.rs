@@ -274,6 +274,17 @@ impl<'a> Hall<'a> {
 }
 
 /// The narrowest column that all traces fit into whole.
+/// The median step of the phase with the longest: what a device does is known once a step.
+fn step_time_ns(standing: &Standing) -> u64 {
+    let phases = standing.windows().iter();
+    let phases = phases.filter(|w| matches!(w.kind, SegmentKind::Phase(_)));
+    let medians = phases.filter_map(|w| {
+        let mut known = w.devices.iter().filter_map(|d| d.step_time.get());
+        known.next()?.quantile(0.5)
+    });
+    (medians.fold(0.0, f64::max) * 1e9) as u64
+}
+
 fn step_ns(standing: &Standing) -> u64 {
     let traces = standing.tables().iter().flat_map(|t| &t.traces);
     let work = standing.devices().iter().map(|d| d.work.bin_ns());
@@ -283,6 +294,7 @@ fn step_ns(standing: &Standing) -> u64 {
         .iter()
         .filter(|t| t.table.device.is_some());
     let period = on_devices.map(|t| t.table.period_ns).max().unwrap_or(0);
+    let period = period.max(step_time_ns(standing));
     let least = (standing.last_ns() / COLUMNS).max(period.saturating_mul(SAMPLES));
     let mut step = widest.max(1);
     while step < least {

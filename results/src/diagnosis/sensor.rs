@@ -24,6 +24,7 @@ const STUCK_PERIODS: u64 = 30;
 const STUCK_PEERS: u64 = 10;
 /// A reading that moves less often than its peers' by this factor is told again and again.
 const STALE_MOVES: f64 = 0.3;
+const STALE_LEAST: f64 = 0.5;
 const STALE_SEEN: u64 = 100;
 /// Age of a reading that is no news, s. Source: METRICS.md, gaps of a node.
 const AGE_S: f64 = 5.0;
@@ -124,10 +125,12 @@ fn stale(standing: &Standing, run: &TableRun, column: usize) -> Option<Ill> {
         return None;
     }
     let series = &run.table.series[column];
-    let usual = standing
-        .usual()
-        .moves(series, run.table.device.map(|_| own))?;
-    (own < STALE_MOVES * usual && held.moved >= 3).then(|| Ill {
+    let one = run.table.device.map(|_| own);
+    let usual = standing.usual().moves(series, one)?;
+    // A slow quantity moves often or seldom by where it lies between two digits: then some peers move as seldom.
+    let least = standing.usual().moves_least(series, one)?;
+    let seldom = own < STALE_MOVES * usual && own < STALE_LEAST * least;
+    (seldom && held.moved >= 3).then(|| Ill {
         cause: Cause::SensorStale,
         onset_ns: held.longest_ns.0,
         why: format!(

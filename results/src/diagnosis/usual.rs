@@ -58,6 +58,11 @@ impl Usual {
         middle(&self.kind(series)?.rests, own)
     }
 
+    /// The same of those twentieth that move least.
+    pub fn moves_least(&self, series: &Series, own: Option<f64>) -> Option<f64> {
+        others(&self.kind(series)?.moves, own, |count, at| at(count / 20))
+    }
+
     /// Share of the others' readings that move, 0 to 1.
     pub fn moves(&self, series: &Series, own: Option<f64>) -> Option<f64> {
         middle(&self.kind(series)?.moves, own)
@@ -66,13 +71,21 @@ impl Usual {
 
 /// Median of the sorted values without one of them.
 fn middle(sorted: &[f64], own: Option<f64>) -> Option<f64> {
+    others(sorted, own, |count, at| {
+        (at((count - 1) / 2) + at(count / 2)) / 2.0
+    })
+}
+
+/// What `of` makes of the sorted values without one of them: their number, and each by its place.
+fn others(
+    sorted: &[f64],
+    own: Option<f64>,
+    of: impl Fn(usize, &dyn Fn(usize) -> f64) -> f64,
+) -> Option<f64> {
     let skipped = own.and_then(|own| sorted.binary_search_by(|v| v.total_cmp(&own)).ok());
     let count = sorted.len() - usize::from(skipped.is_some());
-    if count < OTHERS_MIN {
-        return None;
-    }
     let at = |k: usize| sorted[k + usize::from(skipped.is_some_and(|s| k >= s))];
-    Some((at((count - 1) / 2) + at(count / 2)) / 2.0)
+    (count >= OTHERS_MIN).then(|| of(count, &at))
 }
 
 #[cfg(test)]
@@ -89,6 +102,10 @@ mod tests {
             assert_eq!(middle(&all, Some(*own)), wanted, "{own}");
         }
         assert_eq!(middle(&all, None), Some(3.0));
+        assert_eq!(
+            others(&all, Some(1.0), |count, at| at(count / 20)),
+            Some(2.0)
+        );
         assert_eq!(middle(&all[..3], Some(2.0)), None);
     }
 }

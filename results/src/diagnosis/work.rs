@@ -155,9 +155,12 @@ fn memory(signs: &Signs) -> Vec<Diagnosis> {
         if flat {
             evidence.push(Sign::new(Metric::TempCore, "core temperature normal"));
         }
-        let checks = [heat.is_some(), flat, clock.is_some()];
-        let there = checks.iter().filter(|c| **c).count();
-        let one = Diagnosis::new(Cause::MemoryThrottle, place, lead.p, (there, 3), evidence);
+        // A rate was measured; a clock alone says less, and heat would say why.
+        let told = match rate {
+            Some(_) => (usize::from(flat), 1),
+            None => (usize::from(flat) + usize::from(heat.is_some()), 2),
+        };
+        let one = Diagnosis::new(Cause::MemoryThrottle, place, lead.p, told, evidence);
         Some(one.since(lead.onset_ns))
     };
     places.into_iter().filter_map(one).collect()

@@ -77,6 +77,8 @@ struct OpenStep {
 
 struct OpenOp {
     start_ns: u64,
+    /// When the last rank came: from then on it is the links' time.
+    arrived_ns: u64,
     end_ns: u64,
     bytes: u64,
     ranks: usize,
@@ -234,7 +236,7 @@ impl Window {
         }
     }
 
-    /// End and time for each byte, s/B, of an operation that all ranks have now told.
+    /// End, and time for each byte from the last rank's start on, s/B, of an operation that all ranks have now told.
     pub(super) fn op(&mut self, device: u32, op: &OpRow, members: &[u32]) -> Option<(u64, f64)> {
         self.group.op(device, op, members.len())
     }
@@ -333,11 +335,13 @@ impl GroupWindow {
         cursor.1 += 1;
         let open = self.open_ops.entry(key).or_insert(OpenOp {
             start_ns: op.start_ns,
+            arrived_ns: op.start_ns,
             end_ns: op.end_ns,
             bytes: op.bytes,
             ranks: 0,
         });
         open.start_ns = open.start_ns.min(op.start_ns);
+        open.arrived_ns = open.arrived_ns.max(op.start_ns);
         open.end_ns = open.end_ns.max(op.end_ns);
         open.ranks += 1;
         if open.bytes != op.bytes {
@@ -351,7 +355,8 @@ impl GroupWindow {
             let times = times.or_insert_with(|| Gathered::in_order(SECONDS));
             let took = seconds(done.end_ns.saturating_sub(done.start_ns));
             times.record(took);
-            whole = (done.bytes > 0).then(|| (done.end_ns, took / done.bytes as f64));
+            let moved = seconds(done.end_ns.saturating_sub(done.arrived_ns));
+            whole = (done.bytes > 0).then(|| (done.end_ns, moved / done.bytes as f64));
         }
         if self.open_ops.len() > OPEN_STEPS {
             self.open_ops.pop_first();

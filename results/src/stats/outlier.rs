@@ -11,7 +11,7 @@ use statrs::distribution::{ContinuousCDF, StudentsT};
 pub const PEERS_MIN: usize = 3;
 
 /// 1 / Φ⁻¹(3/4): makes the MAD of a normal law its standard deviation.
-const SIGMA_PER_MAD: f64 = 1.482_602_218_505_602;
+pub const SIGMA_PER_MAD: f64 = 1.482_602_218_505_602;
 
 /// Efficiency of the MAD at the normal law.
 const MAD_EFFICIENCY: f64 = 0.37;
