@@ -3,7 +3,7 @@
 //! An operation is one only when every rank has told it, as long as from the first start to the last end; its latency
 //! counts from the time it was due. Warm-up counts in nothing but its own number; wrong elements count always.
 
-use super::window::Gathered;
+use super::window::{Gathered, KEPT};
 use crate::frame::TrialRow;
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ const SECONDS: f64 = 1e-9;
 
 impl SizeTrials {
     fn new() -> Self {
-        let times = || Gathered::in_order(SECONDS);
+        let times = || Gathered::in_order(SECONDS, KEPT);
         Self {
             whole: times(),
             latency: times(),

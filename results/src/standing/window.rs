@@ -127,10 +127,10 @@ impl Gathered {
         }
     }
 
-    /// As [`Self::new`], and the first thousands of samples are kept in order: for the few that a run is judged by.
-    pub fn in_order(resolution: f64) -> Self {
+    /// As [`Self::new`], and all samples are kept in order while they are no more than `most`.
+    pub fn in_order(resolution: f64, most: usize) -> Self {
         Self {
-            dependence: Dependence::keeping(),
+            dependence: Dependence::keeping(most),
             ..Self::new(resolution)
         }
     }
@@ -162,7 +162,9 @@ impl Gathered {
 }
 
 const SECONDS: f64 = 1e-9;
-/// Devices of a run, at most, whose own steps are kept in order; those of the group are at any size.
+/// Samples of the group that are kept in order, half a megabyte; of each device, where a run has no more than so many.
+pub(super) const KEPT: usize = 65_536;
+const KEPT_EACH: usize = 8_192;
 const IN_ORDER_MAX: usize = 64;
 
 fn seconds(ns: u64) -> f64 {
@@ -247,7 +249,7 @@ impl Window {
     pub(super) fn trial(&mut self, row: &TrialRow, members: &[u32]) {
         if let Some((bytes, took)) = self.group.sweep.push(row, members.len()) {
             let times = self.group.ops.entry(bytes);
-            let times = times.or_insert_with(|| Gathered::in_order(SECONDS));
+            let times = times.or_insert_with(|| Gathered::in_order(SECONDS, KEPT));
             times.record(took);
         }
     }
@@ -259,7 +261,7 @@ impl DeviceWindow {
             blocks,
             steps: 0,
             step_time: match in_order {
-                true => Gathered::in_order(SECONDS),
+                true => Gathered::in_order(SECONDS, KEPT_EACH),
                 false => Gathered::new(SECONDS),
             },
             compute_time: Gathered::new(SECONDS),
@@ -314,8 +316,8 @@ impl GroupWindow {
     fn new() -> Self {
         Self {
             open: BTreeMap::new(),
-            step_time: Gathered::in_order(SECONDS),
-            skew: Gathered::in_order(1e-6),
+            step_time: Gathered::in_order(SECONDS, KEPT),
+            skew: Gathered::in_order(1e-6, KEPT),
             ops: BTreeMap::new(),
             sweep: SweepWindow::default(),
             open_ops: BTreeMap::new(),
@@ -352,7 +354,7 @@ impl GroupWindow {
             && let Some(done) = self.open_ops.remove(&key)
         {
             let times = self.ops.entry(done.bytes);
-            let times = times.or_insert_with(|| Gathered::in_order(SECONDS));
+            let times = times.or_insert_with(|| Gathered::in_order(SECONDS, KEPT));
             let took = seconds(done.end_ns.saturating_sub(done.start_ns));
             times.record(took);
             let moved = seconds(done.end_ns.saturating_sub(done.arrived_ns));

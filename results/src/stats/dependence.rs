@@ -22,9 +22,6 @@ const EARLY: usize = 33;
 /// Batch means that a variance is taken of: fewer say too little, more would be too short.
 const MEANS: (f64, f64) = (8.0, 32.0);
 
-/// Samples of a stream that is kept in order.
-const KEPT: usize = 8_192;
-
 /// A run of neighbouring samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Batch {
@@ -50,20 +47,22 @@ pub struct Dependence {
     above: u64,
     /// All samples so far, where they are to be kept and not too many.
     kept: Option<Vec<f64>>,
+    most: usize,
 }
 
 impl Dependence {
-    /// Of a stream whose first thousands of samples may be kept.
-    pub fn keeping() -> Self {
+    /// Of a stream that is kept in order while it has no more than `most` samples.
+    pub fn keeping(most: usize) -> Self {
         Self {
             kept: Some(Vec::new()),
+            most,
             ..Self::default()
         }
     }
 
     /// Takes the next sample; it must be finite.
     pub fn push(&mut self, value: f64) {
-        self.kept = self.kept.take().filter(|k| k.len() < KEPT);
+        self.kept = self.kept.take().filter(|k| k.len() < self.most);
         if let Some(kept) = &mut self.kept {
             kept.push(value);
         }
@@ -257,7 +256,7 @@ mod tests {
             let truth = 1.644_854 / (1.0 - phi * phi).sqrt();
             let (mut missed, mut open) = (0, 0);
             for seed in 0..300 {
-                let mut dependence = Dependence::keeping();
+                let mut dependence = Dependence::keeping(4_000);
                 let mut chance = SplitMix64::new(seed);
                 let mut state = 0.0;
                 for n in 0..3_200 {
@@ -279,7 +278,7 @@ mod tests {
             assert!(open <= 6, "φ {phi}: {open} of 300 open");
         }
         // Half of the time all takes half as long again; what stands out stands out alone.
-        let mut dependence = Dependence::keeping();
+        let mut dependence = Dependence::keeping(4_000);
         let mut chance = SplitMix64::new(3);
         for n in 0..1_500 {
             let weather = if (n / 250) % 2 == 0 { 30.0 } else { 45.0 };
@@ -289,16 +288,16 @@ mod tests {
         assert!(dependence.independent() < 60);
         assert!(dependence.independent_at(0.95) > 300);
         // Bursts of what stands out count once.
-        let mut dependence = Dependence::keeping();
+        let mut dependence = Dependence::keeping(4_000);
         (0..1_500).for_each(|n| dependence.push(if n % 500 < 30 { 60.0 } else { 30.0 }));
         assert!(dependence.independent_at(0.95) < 80);
     }
 
     #[test]
     fn a_stream_that_is_kept_no_longer_is_read_as_any_other() {
-        let mut dependence = Dependence::keeping();
+        let mut dependence = Dependence::keeping(4_000);
         let mut chance = SplitMix64::new(3);
-        (0..=KEPT).for_each(|_| dependence.push(chance.unit()));
+        (0..=4_000).for_each(|_| dependence.push(chance.unit()));
         assert!(dependence.kept.is_none());
         assert_eq!(dependence.independent_at(0.95), dependence.independent());
     }
