@@ -31,8 +31,9 @@ use signs::Signs;
 
 /// Nothing is believed more than this.
 const MOST: f64 = 0.99;
-/// An onset is known to so much, where one thing follows another at once.
-const WAITS_NS: u64 = 60_000_000_000;
+/// An onset is known to so much; and what slows a device may grow for so long until others wait for it.
+const KNOWN_NS: u64 = 60_000_000_000;
+const GROWS_NS: u64 = 600_000_000_000;
 /// From here on a diagnosis is told of a run that passed.
 const NEARLY_CERTAIN: f64 = 0.9;
 
@@ -239,13 +240,7 @@ fn waited_for(slow: &Diagnosis, one: &Diagnosis) -> bool {
     use Cause as C;
     let slows = matches!(
         slow.cause,
-        C::PowerBrake
-            | C::PowerCap
-            | C::RackCap
-            | C::ThermalThrottle
-            | C::DeviceLost
-            | C::FeedLoss
-            | C::AgentRestart
+        C::PowerBrake | C::PowerCap | C::RackCap | C::ThermalThrottle
     );
     let drawn = |s: &Sign| matches!(s.metric, Metric::PowerDraw | Metric::PowerInstant);
     let is_power = match one.cause {
@@ -253,8 +248,10 @@ fn waited_for(slow: &Diagnosis, one: &Diagnosis) -> bool {
         C::SensorScaled | C::ShortcutWork => one.evidence.first().is_some_and(drawn),
         _ => false,
     };
-    let after = slow.onset_ns.zip(one.onset_ns);
-    slows && is_power && after.is_some_and(|(slow, one)| slow <= one.saturating_add(WAITS_NS))
+    let with = |(slow, one): (u64, u64)| {
+        slow <= one.saturating_add(KNOWN_NS) && one <= slow.saturating_add(GROWS_NS)
+    };
+    slows && is_power && slow.onset_ns.zip(one.onset_ns).is_some_and(with)
 }
 
 /// What one cause explains is not told again as another's: the effect follows its cause, not the other way round.
