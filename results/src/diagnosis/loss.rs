@@ -154,8 +154,9 @@ fn lost(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
                 .iter()
                 .filter(|l| place.devices.contains(&(l.device as u32)));
             let onset_ns = own.clone().map(|l| l.at_ns).min();
-            let told = own.clone().map(|l| l.told.clone()).next();
-            let told = told.unwrap_or_default();
+            let Some(told) = own.clone().map(|l| l.told.clone()).next() else {
+                continue;
+            };
             let ended = own.clone().all(|l| l.with_agent).then(|| told.clone());
             if place.level == Level::Gpu && ended.is_none() {
                 let mut evidence = vec![Sign::new(Metric::Failures, told)];

@@ -2,7 +2,7 @@
 
 use super::{changed, judged, not_passed, samples};
 use hallmark_profiles::metric::Metric;
-use hallmark_results::frame::{Event, Frame, What};
+use hallmark_results::frame::{Event, Frame, Table, What};
 use hallmark_results::verdict::{Outcome, judge};
 use hallmark_tests::synthetic::{Place, finding, fold, of, record};
 
@@ -206,6 +206,36 @@ fn a_temperature_that_never_moves_from_idle_to_load_is_a_stuck_sensor_s() {
     assert!(heat.why.contains("a stuck sensor?"), "{}", heat.why);
 }
 
+/// The frames, and behind the table of comparisons of clocks one more; by one of them nothing is off.
+fn beside(frames: Vec<Frame>, own_first: bool) -> Vec<Frame> {
+    let mut of = None;
+    let mut all = Vec::new();
+    for mut frame in frames {
+        let mut second = None;
+        match &mut frame {
+            Frame::Table(table) if table.series[0].metric == Metric::ClockOffset => {
+                of = Some(table.id);
+                let (id, name) = (table.id + 1, "another".to_owned());
+                let table = table.clone();
+                second = Some(Frame::Table(Table { id, name, ..table }));
+            }
+            Frame::Samples(first) if Some(first.table) == of => {
+                let mut other = first.clone();
+                other.table += 1;
+                let own = if own_first { first } else { &mut other };
+                own.columns[0].fill(0.0);
+                second = Some(Frame::Samples(other));
+            }
+            Frame::Table(later) if of.is_some() => later.id += 1,
+            Frame::Samples(later) if of.is_some_and(|of| later.table > of) => later.table += 1,
+            _ => {}
+        }
+        all.push(frame);
+        all.extend(second);
+    }
+    all
+}
+
 #[test]
 fn a_node_whose_clock_nobody_compared_or_that_is_off_is_not_vouched_for_by_the_controllers() {
     let two = || {
@@ -228,6 +258,12 @@ fn a_node_whose_clock_nobody_compared_or_that_is_off_is_not_vouched_for_by_the_c
     let held = compared(0.002);
     let found = finding(&held, "clock");
     assert_eq!(found.outcome, Outcome::Passed, "{}", found.why);
+    // What a node says of its own clock hides nothing that another has measured, in whichever order they come.
+    for own_first in [true, false] {
+        let node = Place::hall("node-2");
+        let off = two().series(Metric::ClockOffset, node, |_| 0.2);
+        not_passed(&judge(&fold(&beside(off.frames(), own_first))), &["clock"]);
+    }
     // A comparison that ended halfway says nothing of the rest.
     let halfway = two().series(Metric::ClockOffset, Place::hall("node-2"), |m| {
         if m.phase == "train" && m.progress > 0.5 {

@@ -18,23 +18,27 @@ impl<'a> Scene<'a> {
         std::iter::once(self.clock()).chain(others).collect()
     }
 
-    /// How far a node's clock was off the run's at most.
+    /// How far a node's clock was off the run's at most, by whoever compared it: a node that says the same of itself
+    /// takes nothing back.
     fn compared(&self, node: &'a str) -> Sight<'a> {
         let all = self.channels(|s| s.metric == Metric::ClockOffset);
-        let own = all.into_iter().find(|c| c.run.table.place == node);
-        let Some(channel) = own else {
+        let own = all.into_iter().filter(|c| c.run.table.place == node);
+        let own: Vec<_> = own.collect();
+        if own.is_empty() {
             return missing(node, "its clock was not compared with the run's");
-        };
-        let window = channel.whole();
-        let evidence = match window.extremes {
-            Some((least, most)) => Evidence::Exact {
-                value: least.abs().max(most.abs()),
-                samples: window.valid,
+        }
+        let most = own.iter().map(|c| c.whole().extremes);
+        let most: Option<Vec<f64>> = most.map(|e| e.map(|(l, m)| l.abs().max(m.abs()))).collect();
+        let samples = own.iter().map(|c| c.whole().valid).min();
+        let evidence = match most.zip(samples) {
+            Some((most, samples)) => Evidence::Exact {
+                value: most.into_iter().fold(0.0, f64::max),
+                samples,
             },
             None => Evidence::Missing("its clock was compared without a result".to_owned()),
         };
         Sight {
-            thin: self.thin(&channel, true),
+            thin: own.iter().find_map(|c| self.thin(c, true)),
             ..Sight::new(node, None, evidence)
         }
     }
