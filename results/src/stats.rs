@@ -15,6 +15,7 @@ pub mod bootstrap;
 pub mod change;
 pub mod dependence;
 pub mod distribution;
+mod histogram;
 pub mod interval;
 pub mod lag;
 pub mod law;

@@ -4,6 +4,7 @@
 //! bin width doubles, so that a minute and three days both fit.
 
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 
 /// Bins kept at most.
 const BINS: usize = 2048;
@@ -52,7 +53,15 @@ impl Bin {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
     bin_ns: u64,
-    bins: Vec<Bin>,
+    bins: Bins,
+}
+
+/// Half of what a hall's sensors tell never changes: a limit, counters of faults that do not happen.
+#[derive(Clone, Debug, PartialEq)]
+enum Bins {
+    /// All samples so far had this value, so many of them in each bin.
+    Flat(Option<f64>, Vec<u32>),
+    Varied(Vec<Bin>),
 }
 
 impl Trace {
@@ -60,7 +69,7 @@ impl Trace {
     pub fn new(bin_ns: u64) -> Self {
         Self {
             bin_ns: bin_ns.max(1),
-            bins: Vec::new(),
+            bins: Bins::Flat(None, Vec::new()),
         }
     }
 
@@ -68,15 +77,31 @@ impl Trace {
         self.bin_ns
     }
 
-    pub fn bins(&self) -> &[Bin] {
-        &self.bins
+    pub fn bins(&self) -> Cow<'_, [Bin]> {
+        match &self.bins {
+            Bins::Flat(value, counts) => Cow::Owned(varied(*value, counts)),
+            Bins::Varied(bins) => Cow::Borrowed(bins),
+        }
+    }
+
+    /// Bins up to the last that was sampled.
+    pub fn len(&self) -> usize {
+        match &self.bins {
+            Bins::Flat(_, counts) => counts.len(),
+            Bins::Varied(bins) => bins.len(),
+        }
+    }
+
+    /// Nothing was sampled.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Adds a sample; NaN and infinities are no samples.
     pub fn push(&mut self, at_ns: u64, value: f64) {
         if value.is_finite() {
             let index = self.index(at_ns);
-            self.bins[index].add(value);
+            self.add(index, value);
         }
     }
 
@@ -93,30 +118,74 @@ impl Trace {
                 let start_ns = index as u64 * self.bin_ns;
                 bin = start_ns..start_ns.saturating_add(self.bin_ns);
             }
-            self.bins[index].add(value);
+            self.add(index, value);
+        }
+    }
+
+    fn add(&mut self, index: usize, value: f64) {
+        if let Bins::Flat(held, counts) = &mut self.bins {
+            let held = held.get_or_insert(value);
+            let count = counts[index].checked_add(1);
+            match count.filter(|_| held.to_bits() == value.to_bits()) {
+                Some(count) => {
+                    counts[index] = count;
+                    return;
+                }
+                None => self.bins = Bins::Varied(varied(Some(*held), counts)),
+            }
+        }
+        if let Bins::Varied(bins) = &mut self.bins {
+            bins[index].add(value);
         }
     }
 
     fn index(&mut self, at_ns: u64) -> usize {
         while at_ns / self.bin_ns >= BINS as u64 {
-            self.bins = self
-                .bins
-                .chunks(2)
-                .map(|pair| {
-                    pair.iter().fold(Bin::default(), |mut acc, bin| {
-                        acc.merge(bin);
-                        acc
-                    })
-                })
-                .collect();
+            match &mut self.bins {
+                Bins::Flat(value, counts) => {
+                    let sum = |pair: &[u32]| pair.iter().try_fold(0_u32, |a, b| a.checked_add(*b));
+                    match counts.chunks(2).map(sum).collect() {
+                        Some(merged) => *counts = merged,
+                        None => self.bins = Bins::Varied(merged(&varied(*value, counts))),
+                    }
+                }
+                Bins::Varied(bins) => *bins = merged(bins),
+            }
             self.bin_ns = self.bin_ns.saturating_mul(2);
         }
         let index = (at_ns / self.bin_ns) as usize;
-        if index >= self.bins.len() {
-            self.bins.resize(index + 1, Bin::default());
+        match &mut self.bins {
+            Bins::Flat(_, counts) if index >= counts.len() => counts.resize(index + 1, 0),
+            Bins::Varied(bins) if index >= bins.len() => bins.resize(index + 1, Bin::default()),
+            _ => {}
         }
         index
     }
+}
+
+/// Neighbours joined.
+fn merged(bins: &[Bin]) -> Vec<Bin> {
+    let join = |pair: &[Bin]| {
+        pair.iter().fold(Bin::default(), |mut acc, bin| {
+            acc.merge(bin);
+            acc
+        })
+    };
+    bins.chunks(2).map(join).collect()
+}
+
+/// Bins of samples that all have one value.
+fn varied(value: Option<f64>, counts: &[u32]) -> Vec<Bin> {
+    let bin = |count: &u32| match (value, *count) {
+        (None, _) | (_, 0) => Bin::default(),
+        (Some(value), count) => Bin {
+            min: value,
+            max: value,
+            sum: value * f64::from(count),
+            count: u64::from(count),
+        },
+    };
+    counts.iter().map(bin).collect()
 }
 
 /// Work over the whole run: spans of time with an amount each, read back as a rate.
@@ -213,6 +282,25 @@ mod tests {
             count as usize,
             (0..values.len()).filter(|i| !hole(*i)).count()
         );
+    }
+
+    #[test]
+    fn what_never_changes_is_kept_small_and_told_like_everything_else() {
+        let (mut flat, mut varied) = (Trace::new(10), Trace::new(10));
+        for at in (0..100_000_u64).filter(|at| at / 5_000 % 3 != 1) {
+            flat.push(at, 2.0);
+            varied.push(at, 2.0);
+        }
+        varied.push(94_999, 1.0);
+        assert!(matches!(flat.bins, Bins::Flat(..)) && matches!(varied.bins, Bins::Varied(_)));
+        let (flat, varied) = (flat.bins(), varied.bins());
+        let last = flat.len() - 1;
+        assert_eq!(flat[..last], varied[..last]);
+        assert_eq!(
+            (flat[last].min, flat[last].count + 1),
+            (2.0, varied[last].count)
+        );
+        assert!(flat.iter().any(|b| b.mean().is_none()));
     }
 
     #[test]

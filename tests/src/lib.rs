@@ -20,6 +20,7 @@ pub mod program;
 pub mod scenarios;
 pub mod slurm;
 pub mod staged;
+pub mod stopwatch;
 pub mod synthetic;
 pub mod tidy;
 

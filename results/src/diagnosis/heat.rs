@@ -313,7 +313,8 @@ fn fine_line(signs: &Signs, trace: &Trace) -> Option<Line> {
     let to_ns = hall.at_ns.get(hall.main.end.checked_sub(1)?)? + hall.step_ns;
     let bins = from_ns.div_ceil(trace.bin_ns())..to_ns / trace.bin_ns();
     let mean = |bin: &Bin| bin.mean().unwrap_or(f64::NAN);
-    let main = trace.bins().iter().take(bins.end as usize).map(mean);
+    let all = trace.bins();
+    let main = all.iter().take(bins.end as usize).map(mean);
     let main: Row = main.skip(bins.start as usize).collect();
     line(&main, trace.bin_ns())
 }

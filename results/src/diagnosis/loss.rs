@@ -215,7 +215,8 @@ fn together(
 fn mean(run: &TableRun, column: usize, from_ns: u64, to_ns: u64) -> Option<f64> {
     let trace = &run.traces[column];
     let (first, last) = (from_ns / trace.bin_ns(), to_ns / trace.bin_ns());
-    let bins = trace.bins().iter().skip(first as usize);
+    let all = trace.bins();
+    let bins = all.iter().skip(first as usize);
     let bins = bins
         .take(last.saturating_sub(first) as usize)
         .filter(|b| b.count > 0);
@@ -278,7 +279,8 @@ fn clocks(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
     for run in standing.tables() {
         let series = run.table.series.iter().zip(&run.traces);
         for (_, trace) in series.filter(|(s, _)| s.metric == Metric::ClockOffset) {
-            let known = trace.bins().iter().enumerate();
+            let bins = trace.bins();
+            let known = bins.iter().enumerate();
             let known = known.filter_map(|(at, bin)| Some((at as u64, bin.mean()?)));
             let known: Vec<(u64, f64)> = known.collect();
             let off = |w: &&[(u64, f64)]| w.iter().all(|(_, s)| s.abs() > OFFSET_S);
@@ -360,7 +362,8 @@ fn holes(run: &TableRun) -> Vec<(u64, u64)> {
         return Vec::new();
     };
     let trace = &run.traces[column];
-    let filled = trace.bins().iter().enumerate().filter(|(_, b)| b.count > 0);
+    let bins = trace.bins();
+    let filled = bins.iter().enumerate().filter(|(_, b)| b.count > 0);
     let filled: Vec<u64> = filled.map(|(i, _)| i as u64).collect();
     filled
         .windows(2)

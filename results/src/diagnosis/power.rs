@@ -202,8 +202,9 @@ fn line(signs: &Signs, run: &TableRun, column: usize, place: &Place) -> Option<D
         }
         let end_ns = window.end_ns.unwrap_or_else(|| standing.last_ns());
         let from = window.start_ns.div_ceil(trace.bin_ns()) as usize;
-        let to = ((end_ns / trace.bin_ns()) as usize).min(trace.bins().len());
-        let bins = trace.bins().get(from..to).unwrap_or(&[]);
+        let all = trace.bins();
+        let to = ((end_ns / trace.bin_ns()) as usize).min(all.len());
+        let bins = all.get(from..to).unwrap_or(&[]);
         // The latest stretch: a swing that has begun goes on.
         let bins = &bins[bins.len().saturating_sub(STRETCH)..];
         let Some(values) = bins

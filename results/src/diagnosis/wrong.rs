@@ -127,15 +127,14 @@ fn when_hot(standing: &Standing, device: usize, told: &[Told]) -> Option<(usize,
         let works = rates.get(at as usize).is_some_and(|r| *r > 0.0);
         bin.mean().filter(|_| works)
     };
-    let mut all: Vec<f64> = trace.bins().iter().enumerate().filter_map(warm).collect();
+    let bins = trace.bins();
+    let mut all: Vec<f64> = bins.iter().enumerate().filter_map(warm).collect();
     all.sort_unstable_by(f64::total_cmp);
     let above = *all.get((HOT_QUARTER * all.len() as f64) as usize)?;
     let (cool, most) = (median(&all[..all.len() / 4])?, *all.last()?);
     let at = |(at_ns, _): &Told| {
         let index = (*at_ns / trace.bin_ns()) as usize;
-        let near = trace
-            .bins()
-            .get(index.saturating_sub(2)..=index.min(trace.bins().len() - 1))?;
+        let near = bins.get(index.saturating_sub(2)..=index.min(bins.len() - 1))?;
         near.iter().rev().find_map(crate::trace::Bin::mean)
     };
     let heats: Vec<f64> = told.iter().filter_map(at).collect();

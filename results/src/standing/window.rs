@@ -8,8 +8,14 @@ use crate::stats::dependence::Dependence;
 use crate::stats::distribution::Distribution;
 use std::collections::BTreeMap;
 
-/// Steps whose ranks have not all reported, kept at most.
+/// Steps whose ranks have not all reported, kept at most; and rows of all their ranks together.
 const OPEN_STEPS: usize = 65_536;
+const OPEN_ROWS: usize = 1 << 23;
+
+/// Steps that so many ranks may have open.
+fn open_most(members: usize) -> usize {
+    OPEN_STEPS.min(OPEN_ROWS / members.max(1)).max(1)
+}
 
 /// One pass through a segment.
 pub struct Window {
@@ -386,7 +392,7 @@ impl GroupWindow {
                 self.skew.record(slowest as f64 / median);
             }
         }
-        if self.open.len() > OPEN_STEPS {
+        if self.open.len() > open_most(members) {
             self.open.pop_first();
             self.incomplete += 1;
         }

@@ -1,18 +1,15 @@
 //! A distribution in bounded memory: every sample counted, none kept.
 //!
-//! Wraps two HdrHistograms, one a sign, so that temperature margins (below zero) and idle gaps (often
+//! Wraps two histograms, one a sign, so that temperature margins (below zero) and idle gaps (often
 //! zero) go in as they are. Count, least, most and mean are exact; a quantile is exact to 0.1 % of its
 //! size or to the resolution, whichever is coarser, and its bounds err to the safe side by that much.
-//! Refuses (and counts) samples that are not finite or lie beyond 2⁶² resolutions. Memory: 16 KiB when
-//! new, 8 KiB more for each doubling of the largest size beyond 2,047 resolutions, at most 0.9 MiB.
+//! Refuses (and counts) samples that are not finite or lie beyond 2⁶² resolutions. Memory: 136 bytes for every 1.6 % of
+//! size in which there are samples, at most 0.5 MB.
 //!
 //! Source of the method: Tene, *HdrHistogram*; bounds: [`crate::stats::quantile`].
 
+use super::histogram::{self, Histogram};
 use super::quantile::{self, Bounds, rank_of, ranks_worth, worth};
-use hdrhistogram::Histogram;
-
-/// Three significant digits: buckets no wider than 1/1024 of their value.
-const SIGNIFICANT_DIGITS: u8 = 3;
 
 /// Largest size in resolutions that is recorded.
 const SIZE_MAX: f64 = (1_u64 << 62) as f64;
@@ -38,14 +35,6 @@ pub enum DistributionError {
         /// Resolution of the one merged.
         other: f64,
     },
-    /// The histogram itself refused.
-    #[error("the histogram refused {what}: {why}")]
-    Histogram {
-        /// What was asked of it.
-        what: &'static str,
-        /// Its answer.
-        why: String,
-    },
 }
 
 /// Samples of one quantity, in its unit.
@@ -53,9 +42,9 @@ pub enum DistributionError {
 pub struct Distribution {
     resolution: f64,
     /// Sizes of the samples that round to zero or more, in resolutions.
-    positive: Histogram<u64>,
+    positive: Histogram,
     /// Sizes of the samples that round to less than zero; most quantities have none.
-    negative: Option<Histogram<u64>>,
+    negative: Option<Histogram>,
     count: u64,
     refused: u64,
     min: f64,
@@ -82,14 +71,9 @@ impl Distribution {
         if !(resolution.is_finite() && resolution > 0.0) {
             return Err(DistributionError::Resolution { resolution });
         }
-        let positive =
-            Histogram::new(SIGNIFICANT_DIGITS).map_err(|why| DistributionError::Histogram {
-                what: "three digits",
-                why: why.to_string(),
-            })?;
         Ok(Distribution {
             resolution,
-            positive,
+            positive: Histogram::default(),
             negative: None,
             count: 0,
             refused: 0,
@@ -108,16 +92,11 @@ impl Distribution {
             return false;
         };
         let histogram = if value < 0.0 && size > 0 {
-            let like = &self.positive;
-            self.negative
-                .get_or_insert_with(|| Histogram::new_from(like))
+            self.negative.get_or_insert_default()
         } else {
             &mut self.positive
         };
-        if histogram.record(size).is_err() {
-            self.refused += 1;
-            return false;
-        }
+        histogram.record(size);
         self.count += 1;
         self.min = self.min.min(value);
         self.max = self.max.max(value);
@@ -147,17 +126,9 @@ impl Distribution {
                 other: other.resolution,
             });
         }
-        let refused = |why: hdrhistogram::AdditionError| DistributionError::Histogram {
-            what: "a merge",
-            why: why.to_string(),
-        };
-        self.positive.add(&other.positive).map_err(refused)?;
+        self.positive.add(&other.positive);
         if let Some(theirs) = &other.negative {
-            let like = &self.positive;
-            let ours = self
-                .negative
-                .get_or_insert_with(|| Histogram::new_from(like));
-            ours.add(theirs).map_err(refused)?;
+            self.negative.get_or_insert_default().add(theirs);
         }
         self.count += other.count;
         self.refused += other.refused;
@@ -262,25 +233,16 @@ impl Distribution {
     pub fn points(&self) -> Vec<(f64, u64)> {
         let mut points = Vec::new();
         let mut below = 0;
-        let negative = self
-            .negative
-            .iter()
-            .flat_map(|histogram| histogram.iter_recorded());
-        let mut descending: Vec<_> = negative
-            .map(|step| (step.value_iterated_to(), step.count_at_value()))
-            .collect();
+        let negative = self.negative.iter().flat_map(Histogram::filled);
+        let mut descending: Vec<_> = negative.collect();
         descending.reverse();
         for (size, count) in descending {
             below += count;
-            points.push((self.bucket(&self.positive, size, -1.0).high, below));
+            points.push((self.bucket(size, -1.0).high, below));
         }
-        for step in self.positive.iter_recorded() {
-            below += step.count_at_value();
-            points.push((
-                self.bucket(&self.positive, step.value_iterated_to(), 1.0)
-                    .high,
-                below,
-            ));
+        for (size, count) in self.positive.filled() {
+            below += count;
+            points.push((self.bucket(size, 1.0).high, below));
         }
         points
     }
@@ -294,19 +256,19 @@ impl Distribution {
                 return 0;
             };
             // Sizes fall as values rise: below the limit means a larger size.
-            let own_first = histogram.lowest_equivalent(size);
+            let own_first = histogram::lowest(size);
             let inside = match (with_own, own_first.checked_sub(1)) {
                 (true, None) => 0,
-                (true, Some(last)) => count_to(histogram, last),
-                (false, _) => count_to(histogram, size),
+                (true, Some(last)) => histogram.count_to(last),
+                (false, _) => histogram.count_to(size),
             };
             return negatives - inside;
         }
-        let own_first = self.positive.lowest_equivalent(size);
+        let own_first = histogram::lowest(size);
         let positives = match (with_own, own_first.checked_sub(1)) {
-            (true, _) => count_to(&self.positive, size),
+            (true, _) => self.positive.count_to(size),
             (false, None) => 0,
-            (false, Some(last)) => count_to(&self.positive, last),
+            (false, Some(last)) => self.positive.count_to(last),
         };
         negatives + positives
     }
@@ -316,21 +278,16 @@ impl Distribution {
         let negatives = self.negative.as_ref().map_or(0, Histogram::len);
         match &self.negative {
             Some(histogram) if rank <= negatives => {
-                let size = size_at(histogram, negatives - rank + 1);
-                self.bucket(histogram, size, -1.0)
+                self.bucket(histogram.at_rank(negatives - rank + 1), -1.0)
             }
-            _ => self.bucket(
-                &self.positive,
-                size_at(&self.positive, rank - negatives),
-                1.0,
-            ),
+            _ => self.bucket(self.positive.at_rank(rank - negatives), 1.0),
         }
     }
 
     /// The real values that round into the bucket of `size`, never beyond the samples seen.
-    fn bucket(&self, histogram: &Histogram<u64>, size: u64, sign: f64) -> Bucket {
-        let inner = histogram.lowest_equivalent(size) as f64 - 0.5;
-        let outer = histogram.highest_equivalent(size) as f64 + 0.5;
+    fn bucket(&self, size: u64, sign: f64) -> Bucket {
+        let inner = histogram::lowest(size) as f64 - 0.5;
+        let outer = histogram::highest(size) as f64 + 0.5;
         let real = |size: f64| (sign * size * self.resolution).clamp(self.min, self.max);
         let (a, b) = (real(inner), real(outer));
         Bucket {
@@ -353,20 +310,6 @@ fn whole(size: f64) -> Option<u64> {
     // Exact: the part behind the point of a float is a float, and from 2⁵² on there is none.
     let rest = size - below as f64;
     Some(below.cast_unsigned() + u64::from(rest >= 0.5))
-}
-
-/// The size of the sample with `rank` (1 = smallest size).
-fn size_at(histogram: &Histogram<u64>, rank: u64) -> u64 {
-    // Half a sample below the rank: rounding of the quotient cannot reach the next rank.
-    histogram.value_at_quantile((rank as f64 - 0.5) / histogram.len() as f64)
-}
-
-/// Samples of at most `size`, its whole bucket included.
-fn count_to(histogram: &Histogram<u64>, size: u64) -> u64 {
-    if size >= histogram.max() {
-        return histogram.len();
-    }
-    histogram.count_between(0, size)
 }
 
 #[cfg(test)]

@@ -288,7 +288,8 @@ fn rate_points(trace: &WorkTrace, last_end_ns: u64, end_ns: u64, most: u64) -> V
 fn trace_points(trace: &Trace, end_ns: u64, most: u64) -> Vec<Point> {
     let width = trace.bin_ns();
     let group = (end_ns / most / width).max(1) as usize;
-    let chunks = trace.bins().chunks(group).enumerate();
+    let bins = trace.bins();
+    let chunks = bins.chunks(group).enumerate();
     let point = |(index, chunk): (usize, &[crate::trace::Bin])| {
         let filled = || chunk.iter().filter(|b| b.count > 0);
         let count: u64 = filled().map(|b| b.count).sum();
