@@ -28,7 +28,9 @@ use hallmark_kernels::device::DeviceInfo;
 use hallmark_results::plan::Plan;
 use log::Log;
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{BufRead, Read};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::Duration;
@@ -43,7 +45,7 @@ const LAST_ROWS: Duration = Duration::from_millis(300);
 /// Between two looks at whether anything came.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Joins the run that the invitation on standard input names.
+/// Joins the run that the invitation names.
 ///
 /// # Errors
 /// [`Failure`]: exit 2 for an invitation that is none, or a controller that refuses this agent; 4 where it lost its
@@ -51,9 +53,10 @@ const LOOK: Duration = Duration::from_millis(20);
 pub fn join(args: &Agent) -> Result<Exit, Failure> {
     let rank = rank::find(|name| std::env::var(name).ok()).map_err(Failure::usage)?;
     let host = topology::host();
-    let invitation = match &args.join {
-        Some(folder) => manual::choose(folder, &host.name, rank.as_ref())?,
-        None => invitation()?,
+    let invitation = match (&args.join, &args.invitation) {
+        (Some(folder), _) => manual::choose(folder, &host.name, rank.as_ref())?,
+        (None, Some(file)) => in_file(file)?,
+        (None, None) => invitation()?,
     };
     if let Some(program) = fleet::other_program() {
         return Err(Failure::usage(format!(
@@ -91,10 +94,12 @@ pub fn join(args: &Agent) -> Result<Exit, Failure> {
     };
     let desk = Arc::new(Desk::new(log));
     let (heard, ears) = channel();
-    match args.join {
+    match (&args.join, &args.invitation) {
         // Whoever started it may have given it no input; the kernel kills it with them.
-        Some(_) => fleet::die_with_parent().map_err(Failure::broken)?,
-        None => orphaned(&heard),
+        (Some(_), _) => fleet::die_with_parent().map_err(Failure::broken)?,
+        // What runs containers gives none either, and tells it to end by a signal.
+        (None, Some(_)) => told_to_end(&heard)?,
+        (None, None) => orphaned(&heard),
     }
     let shared = Arc::clone(&desk);
     std::thread::spawn(move || dial::keep(&invitation, claim, &shared, &heard));
@@ -130,6 +135,36 @@ fn invitation() -> Result<Invitation, Failure> {
     })
 }
 
+/// The invitation in a file that nobody else may read.
+fn in_file(path: &Path) -> Result<Invitation, Failure> {
+    let wrong = |why: &dyn std::fmt::Display| {
+        Failure::usage(format!("no invitation in {}: {why}", path.display()))
+    };
+    let file = File::open(path).map_err(|e| wrong(&e))?;
+    let about = file.metadata().map_err(|e| wrong(&e))?;
+    if !about.is_file() {
+        return Err(wrong(&"it is no file"));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        /// What a mode grants to everybody.
+        const OTHERS: u32 = 0o007;
+        let mode = about.permissions().mode() & 0o777;
+        if mode & OTHERS != 0 {
+            return Err(wrong(&format!(
+                "everybody may read or write it (mode {mode:o}); make it its owner's alone: chmod 600"
+            )));
+        }
+    }
+    let mut text = String::new();
+    let read = file.take(INVITATION_MAX).read_to_string(&mut text);
+    read.map_err(|e| wrong(&e))?;
+    // What does not fit is not shown: it may be a part of a secret.
+    serde_json::from_str(&text)
+        .map_err(|e| wrong(&format!("line {}, column {} is none", e.line(), e.column())))
+}
+
 /// Keeps this process, and all that it starts, to a node's share of the machine.
 fn keep_to(cores: &[usize]) {
     #[cfg(target_os = "linux")]
@@ -152,6 +187,21 @@ fn orphaned(heard: &Sender<Heard>) {
         while let Ok(1..) = stdin.read(&mut bytes) {}
         let _ = heard.send(Heard::Lost("the launcher has ended".to_owned()));
     });
+}
+
+/// Tells when this process is told to end. The first process of a container has to ask for it: to it the kernel gives no
+/// signal that it does not handle.
+fn told_to_end(heard: &Sender<Heard>) -> Result<(), Failure> {
+    use signal_hook::consts::SIGTERM;
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM])
+        .map_err(|e| Failure::broken(format!("cannot listen for signals: {e}")))?;
+    let heard = heard.clone();
+    std::thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            let _ = heard.send(Heard::Lost("told to end by a signal".to_owned()));
+        }
+    });
+    Ok(())
 }
 
 struct Node {

@@ -101,7 +101,7 @@ pub enum Command {
     /// Drive one device on behalf of a run; started by hallmark itself
     #[command(hide = true)]
     Worker,
-    /// Join a run on behalf of this node, by the invitation on standard input or in a folder; started by a launcher
+    /// Join a run on behalf of this node, by the invitation on standard input, in a file or a folder; started by a launcher
     #[command(hide = true)]
     Agent(Agent),
 }
@@ -153,6 +153,9 @@ pub struct Run {
     /// Let nodes of the site be processes of one machine, to try a hall out; accepts no site
     #[arg(long, requires = "site")]
     pub rehearsal: bool,
+    /// Print what the site's launcher would be given, without its secrets, and start nothing
+    #[arg(long, requires = "site")]
+    pub dry_run: bool,
     /// Read series from this CSV file beside the sensors; marks the record as replayed
     #[arg(long, value_name = "FILE")]
     pub replay: Vec<PathBuf>,
@@ -236,6 +239,9 @@ pub struct Agent {
     /// Take the invitation for this node from this folder, with the launcher `manual`
     #[arg(long, value_name = "DIR")]
     pub join: Option<PathBuf>,
+    /// Take the invitation from this file, which nobody else may read, instead of standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "join")]
+    pub invitation: Option<PathBuf>,
     #[command(flatten)]
     pub cuda: Cuda,
     /// Load NVML from this file instead of the driver's usual place

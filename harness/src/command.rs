@@ -4,6 +4,7 @@ pub mod batch;
 pub mod hall;
 pub mod inspect;
 pub mod load;
+pub mod preview;
 pub mod profiles;
 pub mod prove;
 pub mod publish;

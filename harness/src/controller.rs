@@ -46,6 +46,11 @@ pub trait Launched {
     /// Starts the agent of a node, which has ended, once more under a new invitation; whether it could.
     fn again(&mut self, node: usize, credentials: Credentials, token: String) -> bool;
 
+    /// What the operator may want to know while agents are waited for, one sentence each, since the last call.
+    fn told(&mut self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Waits up to `patience` for all to end, then kills what is left; whether nothing was.
     fn end(&mut self, patience: Duration) -> bool;
 }
@@ -142,7 +147,7 @@ impl Controller {
 
     /// Waits until every node has joined, or its agent has ended, or `patience_ns` has passed.
     ///
-    /// `interrupted`: whether the operator wants to end.
+    /// `interrupted`: whether the operator wants to end. `note`: tells what the launcher has to say meanwhile.
     ///
     /// # Errors
     /// [`Failure`] when the operator interrupts.
@@ -150,6 +155,7 @@ impl Controller {
         &mut self,
         patience_ns: u64,
         mut interrupted: impl FnMut() -> bool,
+        mut note: impl FnMut(&str),
     ) -> Result<(), Failure> {
         let begun_ns = clock::monotonic_ns();
         loop {
@@ -161,6 +167,7 @@ impl Controller {
             let mut why = Vec::new();
             if let Some(launched) = &mut self.launched {
                 why = launched.ended();
+                launched.told().iter().for_each(|told| note(told));
             }
             for (node, why) in why {
                 self.nodes[node].given_up = true;

@@ -3,6 +3,8 @@
 //! An invitation goes to an agent over its standard input, never by a command line that everybody on the node can read.
 
 pub mod agents;
+pub mod ask;
+pub mod kubernetes;
 pub mod local;
 pub mod manual;
 pub mod slurm;
@@ -11,7 +13,9 @@ pub mod ssh;
 use crate::controller::Controller;
 use crate::protocol::authority::Credentials;
 use serde::{Deserialize, Serialize};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// What every launcher works from.
 pub struct Hall<'a> {
@@ -30,6 +34,23 @@ pub struct Hall<'a> {
 /// One word to a shell, whatever is in it.
 pub fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// A command as a shell takes it, with what is set in its environment.
+pub fn line(command: &Command) -> String {
+    let word = |w: &OsStr| {
+        let w = w.to_string_lossy();
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./=:,@+%".contains(&b);
+        match !w.is_empty() && w.bytes().all(plain) {
+            true => w.into_owned(),
+            false => quoted(&w),
+        }
+    };
+    let set = command.get_envs();
+    let set = set.filter_map(|(k, v)| Some(format!("{}={}", word(k), word(v?))));
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let all: Vec<String> = set.chain(words.map(word)).collect();
+    all.join(" ")
 }
 
 /// What an agent needs to join a run.

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 mod burn;
-mod length;
+pub mod length;
 mod sweep;
 
 use length::{PHASE_MIN_MS, shorten};

@@ -14,8 +14,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
+mod kubernetes;
 mod nodes;
 
+pub use kubernetes::{Effect, Kubernetes, Toleration};
 pub use nodes::rows;
 
 /// The version of the site format that this build reads.
@@ -46,8 +48,12 @@ pub struct Site {
     /// How jobs are asked for, with the launcher `slurm`.
     #[serde(default)]
     pub slurm: Slurm,
+    /// How pods are asked for, with the launcher `kubernetes`, which needs it.
+    #[serde(default)]
+    pub kubernetes: Option<Kubernetes>,
     /// Address that the controller listens at and the nodes reach it by, e.g. "10.0.0.5:7400"; port 0 takes a free one,
     /// and 0.0.0.0 stands for its machine's host name, which is what the launcher `slurm` takes by itself.
+    /// The launcher `kubernetes` needs one that pods reach.
     #[serde(default)]
     pub address: Option<String>,
     /// What every node must hold that has no exception of its own.
@@ -67,6 +73,8 @@ pub enum Launcher {
     Local,
     /// Slurm: `srun` inside an allocation, and a job that is submitted with `sbatch` outside.
     Slurm,
+    /// Kubernetes: a Job with a pod on each node, by the system's `kubectl`.
+    Kubernetes,
     /// The system's `ssh`, one connection for each node.
     Ssh,
     /// The operator, e.g. with `mpirun`: the run says how, and waits for agents to join.
@@ -149,7 +157,9 @@ impl Site {
     pub fn address(&self) -> &str {
         let usual = match self.launcher {
             Launcher::Slurm => "0.0.0.0:0",
-            Launcher::Local | Launcher::Ssh | Launcher::Manual => "127.0.0.1:0",
+            Launcher::Local | Launcher::Kubernetes | Launcher::Ssh | Launcher::Manual => {
+                "127.0.0.1:0"
+            }
         };
         self.address.as_deref().unwrap_or(usual)
     }
@@ -277,6 +287,9 @@ fn check(site: &Site) -> Result<Vec<(String, usize)>, Fault> {
     }
     let nodes = racks(site)?;
     exceptions(site, &nodes)?;
+    if let Some(what) = kubernetes::wrong_nodes(site, &nodes) {
+        return Err(within(PODS, 0, "", what));
+    }
     let ordinary = (nodes.len() - site.exceptions.len()) as u64 * u64::from(site.devices.count);
     let others = site.exceptions.iter().map(|e| u64::from(e.devices.count));
     let total = ordinary + others.sum::<u64>();
@@ -320,11 +333,18 @@ fn whereabouts(site: &Site) -> Result<(), Fault> {
         );
         return Err(fault("address", what));
     }
-    match wrong_job(site) {
-        Some(what) => Err(within("[slurm]", 0, "", what)),
+    if let Some(what) = wrong_job(site) {
+        return Err(within("[slurm]", 0, "", what));
+    }
+    match kubernetes::wrong(site) {
+        Some(what) if site.kubernetes.is_none() => Err(fault("launcher", what)),
+        Some(what) => Err(within(PODS, 0, "", what)),
         None => Ok(()),
     }
 }
+
+/// Where it is said how pods are asked for.
+const PODS: &str = "[kubernetes]";
 
 /// What of `[slurm]` cannot be.
 fn wrong_job(site: &Site) -> Option<String> {

@@ -88,6 +88,8 @@ pub struct Setup<'a> {
     pub programs: Option<&'a Path>,
     pub environment: &'a [(&'a str, &'a Path)],
     pub arguments: &'a [&'a str],
+    /// Further lines of the site file, for the launcher.
+    pub site: &'a str,
     /// Nodes n1, n2, …
     pub nodes: usize,
     /// Devices that each is to have.
@@ -105,6 +107,7 @@ impl Default for Setup<'_> {
             programs: None,
             environment: &[],
             arguments: &[],
+            site: "",
             nodes: 1,
             devices: 1,
             seconds: 3,
@@ -136,6 +139,7 @@ impl HallRun {
     pub fn launched(setup: &Setup) -> Self {
         let Setup {
             launcher,
+            site: lines,
             nodes,
             devices,
             seconds,
@@ -154,7 +158,7 @@ impl HallRun {
             "site.toml",
             &format!(
                 "schema_version = 1\nname = \"Rehearsal\"\ncountry = \"NO\"\nregion = \"north\"\nhall = \"A\"\n\
-                 launcher = \"{launcher}\"\n[devices]\ncount = {devices}\n[[rack]]\nname = \"R1\"\n\
+                 launcher = \"{launcher}\"\n{lines}[devices]\ncount = {devices}\n[[rack]]\nname = \"R1\"\n\
                  contract_power = \"40 kW\"\nnodes = [\"n[1-{nodes}]\"]\n"
             ),
         );

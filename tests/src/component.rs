@@ -42,10 +42,12 @@ pub enum Component {
     Slurm,
     /// DuckDB, Spark with a Java runtime, and a store that speaks S3, where `tests/lake/engines.py` puts them.
     LakeTools,
+    /// Schemas of Kubernetes and JobSet, where `tests/kubernetes/schemas.py` puts them.
+    KubernetesTools,
 }
 
 impl Component {
-    pub const ALL: [Component; 7] = [
+    pub const ALL: [Component; 8] = [
         Self::Vulkan,
         Self::Chromium,
         Self::Tmux,
@@ -53,6 +55,7 @@ impl Component {
         Self::CudaTools,
         Self::Slurm,
         Self::LakeTools,
+        Self::KubernetesTools,
     ];
 
     /// Where it is: the program, or a driver's description.
@@ -66,6 +69,9 @@ impl Component {
             Self::CudaTools => pinned("kernels/cuda/build.py", "target/cuda-tools"),
             Self::Slurm => slurm(),
             Self::LakeTools => pinned("tests/lake/engines.py", "target/lake-tools"),
+            Self::KubernetesTools => {
+                pinned("tests/kubernetes/schemas.py", "target/kubernetes-tools")
+            }
         }
     }
 
@@ -83,6 +89,9 @@ impl Component {
             Self::Slurm => "slurmctld slurmd slurm-client munge, and run the tests as root",
             Self::LakeTools => {
                 "python3 python3-pip openjdk-17-jre-headless, then run `python3 tests/lake/engines.py install`"
+            }
+            Self::KubernetesTools => {
+                "python3 python3-pip, then run `python3 tests/kubernetes/schemas.py install`"
             }
         }
     }

@@ -11,6 +11,7 @@
 
 pub mod agents;
 pub mod browser;
+pub mod cluster;
 pub mod component;
 pub mod golden;
 pub mod hall;

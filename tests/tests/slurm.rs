@@ -36,6 +36,7 @@ const REHEARSAL: Setup = Setup {
     programs: None,
     environment: &[],
     arguments: &["--rehearsal"],
+    site: "",
     nodes: 4,
     devices: 1,
     seconds: 8,

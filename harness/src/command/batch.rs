@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
+/// What the job says.
+const LOG: &str = ".log";
 /// Between two looks at what the job says and what the operator wants, and between two questions to Slurm.
 const LOOK: Duration = Duration::from_millis(200);
 const ASK_NS: u64 = 1_000_000_000;
@@ -31,11 +33,9 @@ const COMPLETING_NS: u64 = 10_000_000_000;
 /// # Errors
 /// [`Failure`]: exit 2 where Slurm does not take the job, 4 where it ended without a record.
 pub fn run(args: &Run, path: &Path, site: &LoadedSite, folder: &Path) -> Result<Exit, Failure> {
-    let whole = |p: &Path| std::path::absolute(p).map_err(Failure::broken);
     let folder = whole(folder)?;
-    let (log, file) = (beside(&folder, ".log"), beside(&folder, ".sbatch"));
-    let words = words(args, &whole(path)?, &folder)?;
-    let text = script(site, &words, &log).map_err(Failure::usage)?;
+    let (log, file) = (beside(&folder, LOG), beside(&folder, ".sbatch"));
+    let text = text(args, path, site, &folder)?;
     let unwritten =
         |e: std::io::Error| Failure::broken(format!("cannot write {}: {e}", file.display()));
     if let Some(parent) = folder.parent() {
@@ -53,6 +53,20 @@ pub fn run(args: &Run, path: &Path, site: &LoadedSite, folder: &Path) -> Result<
     ));
     let state = Wait::new(job, &log).through(&inbox)?;
     conclude(&state, &folder, &log)
+}
+
+/// The script of the job.
+///
+/// # Errors
+/// [`Failure`] with exit 2: no script can hold what it would have to say.
+pub fn text(args: &Run, path: &Path, site: &LoadedSite, folder: &Path) -> Result<String, Failure> {
+    let folder = whole(folder)?;
+    let words = words(args, &whole(path)?, &folder)?;
+    script(site, &words, &beside(&folder, LOG)).map_err(Failure::usage)
+}
+
+fn whole(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(Failure::broken)
 }
 
 /// The command that the job runs.

@@ -9,8 +9,9 @@ use crate::clock::RunClock;
 use crate::command::record;
 use crate::controller::Controller;
 use crate::exit::{Exit, Failure};
-use crate::launch::{self, local, manual, quoted, slurm, ssh};
-use crate::plan::{self, hall};
+use crate::launch::kubernetes::manifest::Order;
+use crate::launch::{self, kubernetes, local, manual, quoted, slurm, ssh};
+use crate::plan::{self, hall, length};
 use crate::protocol::link::Claim;
 use crate::run::Input;
 use crate::shell::inbox;
@@ -24,13 +25,16 @@ use hallmark_results::frame::{FaultKind, What};
 use hallmark_results::standing::Standing;
 use std::ops::Range;
 use std::path::Path;
+use std::time::Duration;
 
 /// Longest wait for all agents to join: their engines are asked for their devices first.
 const GATHER_NS: u64 = 90_000_000_000;
 /// The same where somebody has to start them first.
 const BY_HAND_NS: u64 = 600_000_000_000;
 /// Invitations for agents that are started by hand.
-const JOIN: &str = ".join";
+pub(super) const JOIN: &str = ".join";
+/// What a cluster was asked for, less its secrets.
+const KEPT: &str = ".k8s.json";
 
 /// Runs a profile on all nodes of a site.
 ///
@@ -40,6 +44,10 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
     let path = site;
     let site = site::load(&path.to_string_lossy()).map_err(Failure::usage)?;
     refuse(args)?;
+    let planned = planned(args, loaded)?;
+    if args.dry_run {
+        return super::preview::show(args, path, &site, loaded, planned);
+    }
     if site.site.launcher == Launcher::Slurm && slurm::allocation().is_none() {
         return super::batch::run(args, path, &site, &folder(args, &loaded.profile.name)?);
     }
@@ -64,8 +72,9 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
         view.note("a rehearsal: nodes may be processes of one machine, and no site is accepted");
     }
     view.note(&waiting(&site, &folder)?);
+    launch(args, &site, &mut controller, &folder, planned).inspect_err(undo)?;
     let (joined, devices, claims) =
-        assemble(args, &site, &mut controller, &folder, interrupted).inspect_err(undo)?;
+        gathered(&site, &mut controller, interrupted, |told| view.note(told)).inspect_err(undo)?;
     let clock = RunClock::start();
     view.note(&format!("opening {} devices", devices.len()));
     let asked = Asked {
@@ -150,16 +159,32 @@ fn refuse(args: &Run) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What the program is to do on a node.
+pub(super) fn arguments(args: &Run) -> Vec<String> {
+    let mut arguments = vec!["agent".to_owned()];
+    arguments.extend(args.cuda.arguments());
+    arguments
+}
+
+/// How long the run's schedule is at most.
+fn planned(args: &Run, loaded: &Loaded) -> Result<Duration, Failure> {
+    let mut profile = loaded.profile.clone();
+    if let Some(total) = args.duration {
+        length::shorten(&mut profile, total).map_err(Failure::usage)?;
+    }
+    Ok(length::planned(&profile))
+}
+
 fn launch(
     args: &Run,
     site: &LoadedSite,
     controller: &mut Controller,
     folder: &Path,
+    planned: Duration,
 ) -> Result<(), Failure> {
     let program = std::env::current_exe().map_err(Failure::broken)?;
     let nodes: Vec<&str> = site.nodes().map(|n| n.name).collect();
-    let mut arguments = vec!["agent".to_owned()];
-    arguments.extend(args.cuda.arguments());
+    let arguments = arguments(args);
     let hall = launch::Hall {
         controller,
         nodes: &nodes,
@@ -173,6 +198,17 @@ fn launch(
         Launcher::Slurm => slurm::start(&hall)?,
         Launcher::Ssh => ssh::start(&hall)?,
         Launcher::Manual => manual::start(&hall, &super::beside(folder, JOIN))?,
+        Launcher::Kubernetes => {
+            let order = Order {
+                name: &kubernetes::draw_name(),
+                run: &run_id(folder),
+                site,
+                asked: kubernetes::asked(site)?,
+                arguments: &arguments,
+                planned,
+            };
+            kubernetes::start(&hall, &order, &super::beside(folder, KEPT))?
+        }
     };
     controller.attend(agents);
     Ok(())
@@ -185,25 +221,24 @@ type Gathered = (
     Vec<Claim>,
 );
 
-/// Starts the agents and waits for them.
-fn assemble(
-    args: &Run,
-    site: &LoadedSite,
-    controller: &mut Controller,
-    folder: &Path,
-    interrupted: impl FnMut() -> bool,
-) -> Result<Gathered, Failure> {
-    launch(args, site, controller, folder)?;
-    let patience_ns = match site.site.launcher {
-        Launcher::Manual => BY_HAND_NS,
+/// Longest wait for agents to join.
+fn patience_ns(site: &LoadedSite) -> u64 {
+    match (site.site.launcher, &site.site.kubernetes) {
+        (Launcher::Manual, _) => BY_HAND_NS,
+        // An agent's time begins once its pod runs.
+        (_, Some(asked)) => asked.start_limit().as_secs() * 1_000_000_000 + GATHER_NS,
         _ => GATHER_NS,
-    };
-    controller.gather(patience_ns, interrupted)?;
-    gathered(site, controller)
+    }
 }
 
-/// Numbers the devices of all nodes that have joined.
-fn gathered(site: &LoadedSite, controller: &mut Controller) -> Result<Gathered, Failure> {
+/// Waits for the agents, and numbers the devices of all nodes that have joined.
+fn gathered(
+    site: &LoadedSite,
+    controller: &mut Controller,
+    interrupted: impl FnMut() -> bool,
+    note: impl FnMut(&str),
+) -> Result<Gathered, Failure> {
+    controller.gather(patience_ns(site), interrupted, note)?;
     let (mut joined, mut devices, mut claims) = (Vec::new(), Vec::new(), Vec::new());
     let mut ranges: Vec<Range<u32>> = Vec::new();
     for (index, node) in site.nodes().enumerate() {

@@ -76,7 +76,7 @@ fn compare(loaded: &LoadedSite) -> Exit {
                 };
             }
         },
-        Launcher::Ssh | Launcher::Manual => {
+        Launcher::Kubernetes | Launcher::Ssh | Launcher::Manual => {
             say("not compared with what is there: this launcher knows no nodes before a run");
             return Exit::Accepted;
         }

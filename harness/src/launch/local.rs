@@ -7,6 +7,7 @@ use super::agents::{Agents, Seat};
 use crate::controller::Launched;
 use crate::exit::Failure;
 use crate::topology;
+use std::path::Path;
 use std::process::Command;
 
 /// Starts one agent for each node, whose log is kept beside what it says.
@@ -16,13 +17,18 @@ use std::process::Command;
 pub fn start(hall: &Hall) -> Result<Box<dyn Launched>, Failure> {
     let cores = topology::cores();
     let agents = Agents::start_all(hall, |index, node| {
-        let mut command = Command::new(hall.program);
-        command.args(hall.arguments);
         let folder = hall.logs.join(node);
         (
-            command,
+            command(hall.program, hall.arguments),
             Seat::share(folder, &cores, hall.nodes.len(), index),
         )
     })?;
     Ok(Box::new(agents))
+}
+
+/// The agent of any node.
+pub fn command(program: &Path, arguments: &[String]) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    command
 }

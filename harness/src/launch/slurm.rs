@@ -10,6 +10,7 @@ use crate::controller::Launched;
 use crate::exit::Failure;
 use crate::protocol::authority::Credentials;
 use crate::topology;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -54,19 +55,26 @@ pub fn start(hall: &Hall) -> Result<Box<dyn Launched>, Failure> {
             }
             false => Seat::own_machine(),
         };
-        (command(hall, node, index), seat)
+        let step = command(hall.program, hall.arguments, node, (index, world));
+        (step, seat)
     })?;
     Ok(Box::new(Steps { agents, job }))
 }
 
-fn command(hall: &Hall, node: &str, index: usize) -> Command {
+/// The step of a node, which has this index of so many.
+pub fn command(
+    program: &Path,
+    arguments: &[String],
+    node: &str,
+    (index, world): (usize, usize),
+) -> Command {
     let mut command = Command::new("srun");
     command.args(OPTIONS);
     command.arg(format!("--job-name={STEP}"));
     command.arg(format!("--nodelist={node}"));
     command.env("HALLMARK_RANK", index.to_string());
-    command.env("HALLMARK_WORLD_SIZE", hall.nodes.len().to_string());
-    command.arg(hall.program).args(hall.arguments);
+    command.env("HALLMARK_WORLD_SIZE", world.to_string());
+    command.arg(program).args(arguments);
     command
 }
 
@@ -103,7 +111,6 @@ mod tests {
     use crate::controller::Controller;
     use crate::shell::inbox;
     use hallmark_profiles::site;
-    use std::path::Path;
 
     #[test]
     fn a_step_names_its_node_and_its_rank_and_carries_no_secret_on_its_command_line() {
@@ -112,15 +119,8 @@ mod tests {
                     contract_power = \"1 kW\"\nnodes = [\"n[1-2]\"]\n";
         let site = site::parse(text, "site.toml").unwrap();
         let controller = Controller::start(&site, "r1", false, &inbox::open().0).unwrap();
-        let hall = Hall {
-            controller: &controller,
-            nodes: &["n1", "n2"],
-            logs: Path::new("/nowhere"),
-            program: Path::new("/opt/hall mark"),
-            arguments: &["agent".to_owned()],
-            rehearsal: false,
-        };
-        let command = command(&hall, "n2", 1);
+        let program = Path::new("/opt/hall mark");
+        let command = command(program, &["agent".to_owned()], "n2", (1, 2));
         let words: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
         assert_eq!(words[words.len() - 2..], ["/opt/hall mark", "agent"]);
         assert!(words.contains(&"--nodelist=n2".into()), "{words:?}");

@@ -7,6 +7,7 @@ use super::agents::{Agents, Seat};
 use super::{Hall, quoted};
 use crate::controller::Launched;
 use crate::exit::Failure;
+use std::path::Path;
 use std::process::Command;
 
 /// Never a question, ten seconds to connect, fifteen until a dead network is noticed.
@@ -22,23 +23,23 @@ const OPTIONS: [&str; 4] = [
 /// # Errors
 /// [`Failure`]: there is no `ssh`, or a folder cannot be made.
 pub fn start(hall: &Hall) -> Result<Box<dyn Launched>, Failure> {
-    let program = hall.program.as_os_str();
-    let words = std::iter::once(program).chain(hall.arguments.iter().map(AsRef::as_ref));
-    let words: Vec<String> = words.map(|w| quoted(&w.to_string_lossy())).collect();
     let agents = Agents::start_all(hall, |_, node| {
-        (command(node, &words.join(" ")), Seat::own_machine())
+        let command = command(node, hall.program, hall.arguments);
+        (command, Seat::own_machine())
     })?;
     Ok(Box::new(agents))
 }
 
 /// A shell on the node reads what follows the host.
-fn command(node: &str, line: &str) -> Command {
+pub fn command(node: &str, program: &Path, arguments: &[String]) -> Command {
+    let words = std::iter::once(program.as_os_str()).chain(arguments.iter().map(AsRef::as_ref));
+    let words: Vec<String> = words.map(|w| quoted(&w.to_string_lossy())).collect();
     let mut command = Command::new("ssh");
     command.arg("-T");
     for option in OPTIONS {
         command.args(["-o", option]);
     }
-    command.args(["--", node, &format!("exec {line}")]);
+    command.args(["--", node, &format!("exec {}", words.join(" "))]);
     command
 }
 
@@ -48,15 +49,15 @@ mod tests {
 
     #[test]
     fn a_host_is_no_option_and_a_path_is_one_word() {
-        let line = format!("{} agent", quoted("/opt/it's here/hallmark"));
-        let command = command("-oProxyCommand=x", &line);
+        let program = Path::new("/opt/it's here/hallmark");
+        let command = command("-oProxyCommand=x", program, &["agent".to_owned()]);
         let arguments: Vec<_> = command.get_args().map(|a| a.to_string_lossy()).collect();
         let at = arguments.iter().position(|a| a == "--").unwrap();
         assert_eq!(
             arguments[at + 1..],
             [
                 "-oProxyCommand=x",
-                r"exec '/opt/it'\''s here/hallmark' agent"
+                r"exec '/opt/it'\''s here/hallmark' 'agent'"
             ]
         );
     }

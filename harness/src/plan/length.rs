@@ -11,6 +11,14 @@ use std::time::Duration;
 /// A phase is never scaled below this.
 pub const PHASE_MIN_MS: u64 = 200;
 
+/// How long a profile's schedule lasts at most: ramps, warm-up and phases.
+pub fn planned(profile: &Profile) -> Duration {
+    let load = &profile.load;
+    let levels = load.ramp.levels.len() as u32;
+    let phases: Duration = load.phases.iter().map(|p| p.duration.duration()).sum();
+    load.ramp.hold.duration() * levels * 2 + load.warmup.limit.duration() + phases
+}
+
 /// Scales all phases so that together they last `total`.
 ///
 /// # Errors
