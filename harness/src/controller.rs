@@ -192,7 +192,13 @@ impl Controller {
     /// # Errors
     /// One sentence.
     pub fn claim(&self, node: usize) -> Result<Claim, String> {
-        if let Some(claim) = self.desk.hall().claim(node) {
+        // One that was given up meanwhile is told nothing any more, whatever it said before or says yet.
+        if let Some(claim) = self
+            .desk
+            .hall()
+            .claim(node)
+            .filter(|_| !self.nodes[node].given_up)
+        {
             return Ok(claim.clone());
         }
         let refused = self.desk.places()[node].refused.clone();

@@ -5,10 +5,10 @@ It takes what is created, places the pods as the manifest says, and runs each po
 with the environment, the mounted invitation and the arguments that the manifest gives it, and with nothing else. It shows
 how a run is controlled; that a real cluster takes the same manifest it does not show.
 
-    kubectl create --filename=- [--output=json|name]      get pods --output=json      delete KINDS --wait=false
+    kubectl create --filename=- [--output=json|name]    get pods|nodes --output=json    delete KINDS --wait=false
 
 HALLMARK_STANDIN names its folder: objects, pods, what was called (`calls`), and trouble that a test asks for
-(`trouble.json`: a node's name and {"reason": …, "message": …}; with "unplaced": true no pod is placed on it).
+(`trouble.json`: a node's name and {"reason": …, "message": …}; with "unplaced": true no pod is placed on it), and the nodes that a test puts there (`nodes.json`).
 HALLMARK_STANDIN_PROGRAM is the program that the image would hold.
 """
 
@@ -220,8 +220,11 @@ def supervisors(folder):
 
 
 def get(what, options):
-    if what != "pods" or options.get("output") != "json":
-        refuse("only pods are told of, in JSON")
+    if what not in ("pods", "nodes") or options.get("output") != "json":
+        refuse("only pods and nodes are told of, in JSON")
+    if what == "nodes":
+        print(json.dumps({"kind": "List", "items": read(STATE / "nodes.json")}))
+        return
     pods = [read(path) for path in sorted((STATE / "pods").glob("*/pod.json")) if not (path.parent / "deleted").exists()]
     print(json.dumps({"kind": "List", "items": [pod for pod in pods if selected(pod, options["selector"])]}))
 

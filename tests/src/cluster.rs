@@ -114,8 +114,20 @@ impl Cluster {
     /// # Panics
     /// It cannot be written.
     pub fn trouble(&self, trouble: &Value) {
-        let path = self.state().join("trouble.json");
-        fs::write(path, trouble.to_string()).expect("a file can be written");
+        self.write("trouble.json", trouble);
+    }
+
+    /// Says which nodes it has.
+    ///
+    /// # Panics
+    /// It cannot be written.
+    pub fn nodes(&self, nodes: &Value) {
+        self.write("nodes.json", nodes);
+    }
+
+    fn write(&self, name: &str, value: &Value) {
+        let path = self.state().join(name);
+        fs::write(path, value.to_string()).expect("a file can be written");
     }
 
     /// The command lines by which it was called.

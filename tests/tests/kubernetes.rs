@@ -501,3 +501,57 @@ fn without_kubectl_a_run_says_so_and_writes_no_record() {
     );
     assert_eq!(run.frames(), 0);
 }
+
+#[test]
+fn a_site_file_differs_from_its_cluster_where_a_node_is_absent_lacks_devices_or_would_get_no_pod() {
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    let folder = RunFolder::new();
+    let path = folder.write("hall.toml", &HALL.replace("MORE\n", ""));
+    let check = || {
+        let mut command = hallmark(["site", "check"]);
+        let inherited = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::iter::once(cluster.programs()).chain(std::env::split_paths(&inherited));
+        command.arg(&path).envs(cluster.environment());
+        command.env("PATH", std::env::join_paths(folders).unwrap());
+        finish(command, Duration::from_secs(60))
+    };
+    let node = |name: &str, gpus: &str| {
+        json!({
+            "metadata": { "name": name, "labels": { "kubernetes.io/hostname": name } },
+            "spec": {},
+            "status": {
+                "allocatable": { "nvidia.com/gpu": gpus },
+                "conditions": [{ "type": "Ready", "status": "True" }],
+            },
+        })
+    };
+    // One that the cluster has beside the hall's is no difference.
+    let names = ["n01", "n02", "n03", "gpu-7.hall.example", "login"];
+    let mut nodes = names.map(|name| node(name, "8")).to_vec();
+    cluster.nodes(&json!(nodes));
+    let same = check().expect_code(0);
+    assert!(
+        same.stdout.contains("it is what its launcher reports"),
+        "{same}"
+    );
+    nodes[1] = node("n02", "7");
+    nodes[2]["spec"]["unschedulable"] = json!(true);
+    nodes.remove(0);
+    cluster.nodes(&json!(nodes));
+    let told = check().expect_code(1).stdout;
+    for line in [
+        "differs: node `n01` is declared, and not reported",
+        "differs: node `n02` is declared with 8 devices, and 7 are reported",
+        "differs: node `n03` can take no work: it is cordoned",
+    ] {
+        assert!(told.lines().any(|l| l == line), "{line}: {told}");
+    }
+    cluster.nodes(&json!([{}]));
+    let unread = check().expect_code(3);
+    assert!(
+        unread.stdout.contains("not compared with what is there"),
+        "{unread}"
+    );
+}

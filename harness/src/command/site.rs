@@ -6,7 +6,8 @@
 use crate::cli::{Asked, Site, SiteInit};
 use crate::command::say;
 use crate::exit::{Exit, Failure};
-use crate::launch::slurm::ask::AskError;
+use crate::launch::ask::AskError;
+use crate::launch::kubernetes;
 use crate::launch::slurm::nodes;
 use crate::topology;
 use found::Found;
@@ -60,25 +61,27 @@ fn init(args: &SiteInit) -> Result<Exit, Failure> {
 
 /// Says what differs between the file and what its launcher reports.
 fn compare(loaded: &LoadedSite) -> Exit {
-    let (found, whole): (Vec<Found>, bool) = match loaded.site.launcher {
+    let (found, whole) = match loaded.site.launcher {
         Launcher::Local => {
             let names = loaded.nodes().map(|n| Found::this_machine(n.name));
-            (names.collect(), false)
+            (Ok(names.collect()), false)
         }
-        Launcher::Slurm => match nodes::all(loaded.site.slurm.partition.as_deref()) {
-            Ok(nodes) => (nodes.into_iter().map(Found::from).collect(), true),
-            Err(error) => {
-                say(&format!("not compared with what is there: {error}"));
-                return match error {
-                    // A file may be written where there is no Slurm.
-                    AskError::Start { .. } => Exit::Accepted,
-                    _ => Exit::Inconclusive,
-                };
-            }
-        },
-        Launcher::Kubernetes | Launcher::Ssh | Launcher::Manual => {
+        Launcher::Slurm => (of_slurm(loaded), true),
+        Launcher::Kubernetes => (of_kubernetes(loaded), false),
+        Launcher::Ssh | Launcher::Manual => {
             say("not compared with what is there: this launcher knows no nodes before a run");
             return Exit::Accepted;
+        }
+    };
+    let found: Vec<Found> = match found {
+        Ok(found) => found,
+        Err(error) => {
+            say(&format!("not compared with what is there: {error}"));
+            return match error {
+                // A file may be written where there is no such program.
+                AskError::Start { .. } => Exit::Accepted,
+                _ => Exit::Inconclusive,
+            };
         }
     };
     let differences: Vec<String> = found::differences(loaded, &found, whole);
@@ -90,6 +93,27 @@ fn compare(loaded: &LoadedSite) -> Exit {
         say(&format!("differs: {difference}"));
     }
     Exit::Rejected
+}
+
+fn of_slurm(loaded: &LoadedSite) -> Result<Vec<Found>, AskError> {
+    let nodes = nodes::all(loaded.site.slurm.partition.as_deref())?;
+    Ok(nodes.into_iter().map(Found::from).collect())
+}
+
+/// Where pods ask for no devices, the cluster knows of none, and each node has what it is declared with.
+fn of_kubernetes(loaded: &LoadedSite) -> Result<Vec<Found>, AskError> {
+    let asked = loaded.site.kubernetes.as_ref();
+    let nodes = asked.map_or(Ok(Vec::new()), kubernetes::nodes::all)?;
+    let declared = |name: &str| {
+        let node = loaded.nodes().find(|n| n.name == name);
+        node.map_or(0, |n| n.devices.count)
+    };
+    let found = |node: kubernetes::nodes::Node| Found {
+        devices: node.devices.unwrap_or_else(|| declared(&node.name)),
+        unfit: node.unfit,
+        ..Found::this_machine(&node.name)
+    };
+    Ok(nodes.into_iter().map(found).collect())
 }
 
 fn sound(loaded: &LoadedSite) -> String {

@@ -122,6 +122,47 @@ fn a_used_token_a_second_agent_and_a_borrowed_certificate_are_refused_by_name() 
     assert!(controller.claim(0).is_ok() && controller.claim(1).is_err());
 }
 
+/// Agents of which the first has ended at once, and a launcher that says so.
+struct Ended;
+
+impl Launched for Ended {
+    fn ended(&mut self) -> Vec<(usize, String)> {
+        vec![(0, "its pod was removed".to_owned())]
+    }
+
+    fn told(&mut self) -> Vec<String> {
+        vec!["pods wait".to_owned()]
+    }
+
+    fn again(&mut self, _node: usize, _credentials: Credentials, _token: String) -> bool {
+        false
+    }
+
+    fn end(&mut self, _patience: Duration) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_node_whose_agent_has_ended_before_the_load_has_not_joined_though_it_was_heard() {
+    let (mut controller, _inbox) = controller();
+    let peers = [
+        dial(invitation(&controller, 0)),
+        dial(invitation(&controller, 1)),
+    ];
+    peers.iter().for_each(Peer::joined);
+    controller.attend(Box::new(Ended));
+    let mut notes = Vec::new();
+    let note = |told: &str| notes.push(told.to_owned());
+    controller.gather(30_000_000_000, || false, note).unwrap();
+    assert_eq!(notes.first().map(String::as_str), Some("pods wait"));
+    assert_eq!(
+        controller.claim(0).unwrap_err(),
+        "node `n1` has not joined: its pod was removed"
+    );
+    assert!(controller.claim(1).is_ok());
+}
+
 #[test]
 fn another_runs_certificate_opens_no_link() {
     let (controller, _inbox) = controller();

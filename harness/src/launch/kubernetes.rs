@@ -24,6 +24,7 @@ use std::time::Duration;
 pub mod jobset;
 pub mod kubectl;
 pub mod manifest;
+pub mod nodes;
 pub mod pods;
 
 /// Between two questions about the pods, and two looks at whether that is still wanted.

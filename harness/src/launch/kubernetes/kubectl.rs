@@ -37,6 +37,11 @@ impl Kubectl {
         }
     }
 
+    /// Of no run: to ask for what the cluster has.
+    pub fn of_cluster(asked: &Kubernetes) -> Self {
+        Self::new(asked, "", String::new())
+    }
+
     fn ask(&self, words: &[&str], input: Option<&[u8]>) -> Result<String, AskError> {
         let options = self.options.iter().map(String::as_str);
         let arguments: Vec<&str> = words.iter().copied().chain(options).collect();
@@ -75,6 +80,14 @@ impl Kubectl {
     /// [`AskError`].
     pub fn pods(&self) -> Result<String, AskError> {
         self.ask(&["get", "pods", &self.selector, "--output=json"], None)
+    }
+
+    /// The cluster's nodes, in JSON.
+    ///
+    /// # Errors
+    /// [`AskError`].
+    pub fn nodes(&self) -> Result<String, AskError> {
+        self.ask(&["get", "nodes", "--output=json"], None)
     }
 
     /// Removes all that bears the run's label; the cluster ends its pods.

@@ -22,7 +22,7 @@ use std::time::Duration;
 /// The label that all of a run's objects bear, and no other run's.
 pub const INSTANCE: &str = "app.kubernetes.io/instance";
 /// Labels by which the scheduler knows nodes, and Kueue its queues.
-const HOSTNAME: &str = "kubernetes.io/hostname";
+pub const HOSTNAME: &str = "kubernetes.io/hostname";
 const QUEUE: &str = "kueue.x-k8s.io/queue-name";
 /// Where the pod finds the invitation of its node, and of no other.
 pub const INVITATION: &str = "/run/hallmark/invitation";
