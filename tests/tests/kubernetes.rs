@@ -303,11 +303,6 @@ fn two_nodes_are_one_run_with_one_verdict_and_nothing_is_left_in_the_cluster_or_
     let kinds: Vec<&str> = created.keys().map(String::as_str).collect();
     assert_eq!(kinds, ["Job", "Secret", "Service"]);
     assert_eq!(created["Secret"]["stringData"], json!(["n1", "n2"]));
-    // A cluster that removes the Job removes the rest.
-    for beside in ["Secret", "Service"] {
-        let owner = &created[beside]["metadata"]["ownerReferences"][0];
-        assert_eq!(owner["uid"], created["Job"]["metadata"]["uid"], "{beside}");
-    }
     // What is kept beside the record is what the cluster was given, less its secrets.
     let kept = std::fs::read_to_string(run.folder.with_extension("k8s.json")).unwrap();
     let kept: Value = serde_json::from_str(&kept).unwrap();
@@ -449,6 +444,38 @@ fn an_interrupt_ends_a_jobset_in_order_and_leaves_no_object_and_no_process() {
     let kinds: Vec<String> = cluster.created().into_keys().collect();
     assert_eq!(kinds, ["JobSet", "Secret"]);
     cluster.wait_until_empty();
+}
+
+#[test]
+fn agents_of_a_killed_run_end_by_themselves_and_what_is_left_goes_with_the_job() {
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    let mut run = launch(
+        &cluster,
+        Setup {
+            site: REHEARSAL,
+            seconds: 300,
+            ..Setup::default()
+        },
+    );
+    run.wait_for_load(30);
+    assert!(cluster.processes().len() >= 6, "{}", cluster.account());
+    run.child.kill().unwrap();
+    run.child.wait().unwrap();
+    let begun = Instant::now();
+    while !cluster.processes().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(90), "still running");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // The cluster removes a Job that has ended, and with it what names it as its owner.
+    let created = cluster.created();
+    assert_eq!(created["Job"]["spec"]["ttlSecondsAfterFinished"], 3_600);
+    for beside in ["Secret", "Service"] {
+        let owner = &created[beside]["metadata"]["ownerReferences"][0];
+        assert_eq!(owner["uid"], created["Job"]["metadata"]["uid"], "{beside}");
+    }
+    assert_eq!(cluster.objects().len(), 3);
 }
 
 #[test]
