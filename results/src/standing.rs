@@ -5,14 +5,14 @@
 //! devices and sensors arrive does not matter, as long as each one's rows are in order and the
 //! event that opens a window comes before the rows inside it. It judges nothing: [`crate::verdict`].
 
+mod apart;
 pub mod sweep;
 pub mod window;
 
 use crate::diagnosis::sensor::LIVELY;
 use crate::diagnosis::usual::Usual;
 use crate::frame::{
-    Closed, Event, Frame, Kin, Opened, Samples, Series, SeriesKind, StepRow, Steps, Table,
-    TrialRow, What,
+    Closed, Event, Frame, Kin, Opened, Samples, SeriesKind, StepRow, Steps, Table, TrialRow, What,
 };
 use crate::plan::SegmentKind;
 use crate::stats::reading::{Echo, Held};
@@ -184,25 +184,7 @@ impl Standing {
                 self.known("table", table.id, self.tables.len())
             };
         }
-        self.tables.push(TableRun {
-            traces: table
-                .series
-                .iter()
-                .map(|_| Trace::new(TRACE_BIN_NS))
-                .collect(),
-            latest: vec![f64::NAN; table.series.len()],
-            whole: table
-                .series
-                .iter()
-                .map(|_| SeriesWindow::whole(table.period_ns))
-                .collect(),
-            held: vec![Held::default(); table.series.len()],
-            echoes: table.series.iter().map(echo).collect(),
-            first_ns: None,
-            valued_ns: vec![None; table.series.len()],
-            last_ns: None,
-            table: table.clone(),
-        });
+        self.tables.push(TableRun::new(table));
         Ok(())
     }
 
@@ -502,12 +484,6 @@ impl Standing {
             .find(|(s, v)| s.metric == metric && s.kind != SeriesKind::Counter && v.is_finite())
             .map(|(_, v)| *v)
     }
-}
-
-/// Powers are noisy enough that none of their stretches comes again by itself.
-fn echo(series: &Series) -> Option<Echo> {
-    let is_power = matches!(series.metric, Metric::PowerDraw | Metric::PowerInstant);
-    is_power.then(Echo::default)
 }
 
 /// What readings say of their sensor.

@@ -10,6 +10,7 @@
 //! `telemetry-NAME.parquet` a table. Files and folders whose name begins with one of [`COMPANIONS`]
 //! may lie beside them; they are no part of the record.
 
+mod account;
 pub mod columns;
 pub mod error;
 pub mod journal;
@@ -19,6 +20,7 @@ pub mod seal;
 pub mod shape;
 pub mod tables;
 
+pub use account::AccountError;
 pub use error::{Operation, StoreError};
 pub use journal::{JOURNAL, JournalReader, JournalWriter, Tail};
 pub use manifest::Manifest;

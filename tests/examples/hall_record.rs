@@ -9,7 +9,6 @@
 
 use hallmark::twin;
 use hallmark_profiles::profile;
-use hallmark_results::standing::Standing;
 use hallmark_results::store::Record;
 use hallmark_results::verdict;
 use hallmark_tests::{scenarios, stopwatch};
@@ -57,14 +56,7 @@ fn judge(folder: &Path) -> Outcome<()> {
     let record = stopwatch::timed("open (every digest checked)", || Record::open(folder))?;
     let bytes: u64 = record.manifest().files.iter().map(|f| f.bytes).sum();
     println!("size: {:.1} MB", bytes as f64 / 1e6);
-    let standing = stopwatch::timed("read and fold", || -> Outcome<Standing> {
-        let mut frames = record.frames();
-        let mut standing = Standing::open(&frames.next().ok_or("no frame")??)?;
-        for frame in frames {
-            standing.push(&frame?)?;
-        }
-        Ok(standing)
-    })?;
+    let standing = stopwatch::timed("read and fold", || record.account())?;
     stopwatch::peak("folded");
     let verdict = stopwatch::timed("judge", || verdict::judge(&standing));
     println!("verdict: {:?}: {}", verdict.outcome, verdict.sentence);

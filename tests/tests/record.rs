@@ -77,6 +77,11 @@ fn figures(frames: impl Iterator<Item = Frame>) -> String {
     for frame in frames {
         standing.push(&frame).unwrap();
     }
+    told(&standing)
+}
+
+/// All that an account holds, in words.
+fn told(standing: &Standing) -> String {
     let mut out = format!(
         "{:?} {} {}",
         standing.closed(),
@@ -93,6 +98,7 @@ fn figures(frames: impl Iterator<Item = Frame>) -> String {
             "\n{:?} {:?} {:?} {:?}",
             table.table, table.traces, table.latest, table.last_ns
         );
+        out += &format!(" {:?} {:?}", table.held, table.valued_ns);
     }
     for d in standing.devices() {
         out += &format!(
@@ -415,6 +421,10 @@ fn a_sealed_record_gives_the_account_that_the_journal_gave() {
     assert!(
         before == figures(record.frames().map(Result::unwrap)),
         "the account changed"
+    );
+    assert!(
+        before == told(&record.account().unwrap()),
+        "tables that are folded apart give another account"
     );
     let run = open_any(dir.path()).unwrap();
     assert_eq!(

@@ -195,21 +195,6 @@ fn unproven(error: &dyn std::fmt::Display) -> Failure {
     Failure::inconclusive(format!("INCONCLUSIVE: {error}"))
 }
 
-fn fold(record: &read::Run) -> Result<Standing, Failure> {
-    let mut frames = record.frames().map_err(|e| unproven(&e))?;
-    let first = frames
-        .next()
-        .ok_or_else(|| unproven(&"the record is empty"))?;
-    let mut standing =
-        Standing::open(&first.map_err(|e| unproven(&e))?).map_err(|e| unproven(&e))?;
-    for frame in frames {
-        standing
-            .push(&frame.map_err(|e| unproven(&e))?)
-            .map_err(|e| unproven(&e))?;
-    }
-    Ok(standing)
-}
-
 /// The account of a record, sealed or as far as it is on disk.
 ///
 /// # Errors
@@ -219,7 +204,7 @@ pub(super) fn account(folder: &Path) -> Result<Standing, Failure> {
         StoreError::NoRun(_) | StoreError::Empty { .. } => Failure::usage(e),
         e => unproven(&e),
     })?;
-    fold(&record)
+    record.account().map_err(|e| unproven(&e))
 }
 
 pub(super) fn open(folder: &Path, expect: Option<&str>) -> Result<Judged, Failure> {
@@ -235,7 +220,7 @@ pub(super) fn open(folder: &Path, expect: Option<&str>) -> Result<Judged, Failur
         }
         other => other.is_some(),
     };
-    let standing = fold(&record)?;
+    let standing = record.account().map_err(|e| unproven(&e))?;
     let verdict = verdict::judge(&standing);
     Ok(Judged {
         standing,

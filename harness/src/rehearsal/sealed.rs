@@ -9,7 +9,8 @@ use crate::twin::scenario::effect::Edit;
 use crate::twin::scenario::{Effect, Placed};
 use hallmark_results::diagnosis::Cause;
 use hallmark_results::frame::Frame;
-use hallmark_results::standing::{Standing, StandingError};
+use hallmark_results::standing::StandingError;
+use hallmark_results::store::AccountError;
 use hallmark_results::store::journal::JournalWriter;
 use hallmark_results::store::read;
 use hallmark_results::store::seal::seal;
@@ -126,31 +127,16 @@ fn without_folder(why: &str) -> String {
 
 fn read_back(folder: &Path) -> Read {
     let tampered = |why: String| Read::Refused(Cause::RecordTampered, why);
-    let frames = match read::open_any(folder).and_then(|run| run.frames()) {
-        Ok(frames) => frames,
+    let account = match read::open_any(folder) {
+        Ok(run) => run.account(),
         Err(error) => return tampered(error.to_string()),
     };
-    let mut standing: Option<Standing> = None;
-    for frame in frames {
-        let frame = match frame {
-            Ok(frame) => frame,
-            Err(error) => return tampered(error.to_string()),
-        };
-        let taken = match &mut standing {
-            None => Standing::open(&frame).map(|s| standing = Some(s)),
-            Some(standing) => standing.push(&frame),
-        };
-        match taken {
-            Ok(()) => {}
-            Err(error @ (StandingError::PlanDigest | StandingError::Profile(_))) => {
-                return Read::Refused(Cause::ThresholdsChanged, error.to_string());
-            }
-            Err(error) => return tampered(error.to_string()),
-        }
-    }
-    match standing {
-        Some(standing) => Read::Judged(super::score::would(&judge(&standing))),
-        None => tampered("the record is empty".to_owned()),
+    match account {
+        Ok(standing) => Read::Judged(super::score::would(&judge(&standing))),
+        Err(AccountError::Standing(
+            error @ (StandingError::PlanDigest | StandingError::Profile(_)),
+        )) => Read::Refused(Cause::ThresholdsChanged, error.to_string()),
+        Err(error) => tampered(error.to_string()),
     }
 }
 

@@ -197,6 +197,25 @@ impl Window {
         }
     }
 
+    /// The same stretch of time without any row.
+    pub(super) fn bare(&self) -> Self {
+        Self {
+            segment: self.segment,
+            kind: self.kind,
+            start_ns: self.start_ns,
+            end_ns: self.end_ns,
+            devices: Vec::new(),
+            group: GroupWindow::new(),
+            series: BTreeMap::new(),
+            coupled: self.coupled,
+        }
+    }
+
+    /// Takes what another account has of series that this one has nothing of.
+    pub(super) fn join(&mut self, mut other: Self) {
+        self.series.append(&mut other.series);
+    }
+
     /// Length so far: to its end, or to `now_ns` while it is open.
     pub fn length_ns(&self, now_ns: u64) -> u64 {
         self.end_ns.unwrap_or(now_ns).saturating_sub(self.start_ns)

@@ -117,7 +117,15 @@ impl Record {
         Ok(())
     }
 
-    fn declarations(&self) -> impl Iterator<Item = Frame> + '_ {
+    pub(super) fn rows(&self) -> Rows {
+        Rows {
+            dir: self.dir.clone(),
+            files: self.manifest.files.clone(),
+            tables: self.story.tables.clone(),
+        }
+    }
+
+    pub(super) fn declarations(&self) -> impl Iterator<Item = Frame> + '_ {
         let opened = std::iter::once_with(|| Frame::Opened(Box::new(self.opened.clone())));
         let tables = self.story.tables.iter().cloned().map(Frame::Table);
         opened
@@ -127,6 +135,11 @@ impl Record {
 
     pub fn opened(&self) -> &Opened {
         &self.opened
+    }
+
+    /// Its folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Tables, events and the closing frame.
@@ -158,11 +171,7 @@ impl Record {
             .closed
             .clone()
             .map(|c| Box::new(Frame::Closed(c)));
-        let rows = Rows {
-            dir: self.dir.clone(),
-            files: self.manifest.files.clone(),
-            tables: self.story.tables.clone(),
-        };
+        let rows = self.rows();
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
         let thread = std::thread::spawn(move || rows.send_all(&sender));
         Frames {
@@ -226,8 +235,8 @@ fn verify_all(dir: &Path, files: &[FileEntry]) -> Result<(), StoreError> {
         .map_or(Ok(()), |(_, error)| Err(error))
 }
 
-/// What the decoding thread needs.
-struct Rows {
+/// What whoever decodes rows needs.
+pub(super) struct Rows {
     dir: PathBuf,
     files: Vec<FileEntry>,
     tables: Vec<Table>,
@@ -235,46 +244,67 @@ struct Rows {
 
 /// What one batch of rows becomes. It travels whole: the devices' steps lie row by row beside each other, so
 /// that a batch of them is thousands of frames, and waking the reader for each would cost more than the rest.
-type Batch = Vec<Frame>;
+pub(super) type Batch = Vec<Frame>;
 
 type Sender = SyncSender<Result<Batch, StoreError>>;
 
+/// Takes a batch; false where no more is wanted.
+type Take<'a> = &'a mut dyn FnMut(Batch) -> bool;
+
 impl Rows {
+    pub(super) fn tables(&self) -> usize {
+        self.tables.len()
+    }
+
     fn send_all(&self, sender: &Sender) {
-        if let Err(error) = self.decode(sender) {
-            // The receiver may be gone, which is no error.
+        // The receiver may be gone, which is no error.
+        let mut take = |batch| sender.send(Ok(batch)).is_ok();
+        let tables = 0..self.tables.len();
+        let sent = self.devices(&mut take);
+        let sent = sent.and_then(|()| {
+            tables
+                .into_iter()
+                .try_for_each(|t| self.table(t, &mut take))
+        });
+        if let Err(error) = sent {
             let _ = sender.send(Err(error));
         }
     }
 
-    fn decode(&self, sender: &Sender) -> Result<(), StoreError> {
+    /// Steps, operations and trials of all devices.
+    pub(super) fn devices(&self, take: Take) -> Result<(), StoreError> {
         let devices =
             |frames: Vec<crate::frame::Steps>| frames.into_iter().map(Frame::Steps).collect();
-        self.sheet(STEPS, tables::step_specs(), sender, |c, n| {
+        self.sheet(STEPS, tables::step_specs(), take, |c, n| {
             devices(tables::take_steps(&c, n))
         })?;
-        self.sheet(OPS, tables::op_specs(), sender, |c, n| {
+        self.sheet(OPS, tables::op_specs(), take, |c, n| {
             devices(tables::take_ops(&c, n))
         })?;
         if self.files.iter().any(|f| f.name == TRIALS) {
-            self.sheet(TRIALS, tables::trial_specs(), sender, |c, n| {
+            self.sheet(TRIALS, tables::trial_specs(), take, |c, n| {
                 devices(tables::take_trials(&c, n))
             })?;
         }
-        for table in &self.tables {
-            let specs = tables::expected_specs(table);
-            self.sheet(&table_file(&table.name), specs, sender, |columns, _| {
-                vec![Frame::Samples(tables::take_samples(table.id, columns))]
-            })?;
-        }
         Ok(())
+    }
+
+    /// The samples of one table, by its number.
+    pub(super) fn table(&self, index: usize, take: Take) -> Result<(), StoreError> {
+        let Some(table) = self.tables.get(index) else {
+            return Ok(());
+        };
+        let specs = tables::expected_specs(table);
+        self.sheet(&table_file(&table.name), specs, take, |columns, _| {
+            vec![Frame::Samples(tables::take_samples(table.id, columns))]
+        })
     }
 
     fn sheet(
         &self,
         name: &str,
         specs: Vec<Spec>,
-        sender: &Sender,
+        take: Take,
         frames: impl Fn(Vec<Column>, usize) -> Batch,
     ) -> Result<(), StoreError> {
         let entry = self.files.iter().find(|f| f.name == name);
@@ -283,7 +313,7 @@ impl Rows {
         })?;
         let mut reader = SheetReader::open(&self.dir, entry, specs)?;
         while let Some((columns, rows)) = reader.batch(BATCH_ROWS)? {
-            if sender.send(Ok(frames(columns, rows))).is_err() {
+            if !take(frames(columns, rows)) {
                 return Ok(());
             }
         }
