@@ -17,9 +17,11 @@ use std::collections::VecDeque;
 
 /// Columns of a row at most.
 pub const COLUMNS: usize = 12;
-/// Rows of a table that are handed over together, and the longest that they wait.
-const ROWS: usize = 16;
+/// Rows of a table that are handed over together, and the longest that they wait: the longer the run the longer, since
+/// what is found of it is told to no better than a ten-thousandth of its length.
+const ROWS: usize = 32;
 const WAIT_NS: u64 = 2_000_000_000;
+const WAITS: u64 = 10_000;
 /// Steps of what sensors tell: core clocks (nvidia-smi -q -d SUPPORTED_CLOCKS), temperatures.
 const CLOCK_STEP_HZ: f64 = 15e6;
 /// Time over which a device's resistance is read, s.
@@ -51,6 +53,7 @@ struct Sheet {
     mean: (f64, f64),
     /// Since when nothing could be told.
     silent_ns: Option<u64>,
+    wait_ns: u64,
     shift_ns: u64,
     /// Ticks of which the handing over is put off.
     late: u32,
@@ -74,9 +77,15 @@ struct First {
 }
 
 impl Meters {
-    /// Meters of the tables `all`, distorted by what the scenario says of them.
+    /// Meters of the tables `all`, distorted by what the scenario says of them, in a run as long as `run_ns`.
     #[must_use]
-    pub fn new(world: &World, all: &[(Source, Table)], placed: &[Placed], seed: u64) -> Self {
+    pub fn new(
+        world: &World,
+        all: &[(Source, Table)],
+        placed: &[Placed],
+        seed: u64,
+        run_ns: u64,
+    ) -> Self {
         let mut chance = Chance::new(seed, "meters", 0);
         let nature = &world.kind.nature;
         let sheet = |(source, table): &(Source, Table)| {
@@ -102,6 +111,7 @@ impl Meters {
                 said: f64::NAN,
                 mean: (0.0, 0.0),
                 silent_ns: None,
+                wait_ns: WAIT_NS.max(run_ns / WAITS),
                 shift_ns: 0,
                 late: 0,
             }
@@ -453,7 +463,7 @@ impl Sheet {
                 .copied()
                 .unwrap_or(at_ns)
                 .min(at_ns);
-        let full = self.samples.at_ns.len() >= ROWS || since >= WAIT_NS;
+        let full = self.samples.at_ns.len() >= ROWS || since >= self.wait_ns;
         if held || !full {
             return;
         }

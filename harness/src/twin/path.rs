@@ -58,9 +58,10 @@ impl Twin {
         let tick_ns = ns(scenario.conditions.tick);
         let feeder_ns = ns(scenario.conditions.feeder_tick).min(tick_ns);
         let tables = tables::all(&scenario.hall, tick_ns, feeder_ns);
+        let run_ns = ordered.plan.schedule.iter().map(|s| s.duration_ns).sum();
         Self {
             works: Works::new(&ordered.plan, &ordered.stands_for, seed),
-            meters: Meters::new(&world, &tables, &placed, seed),
+            meters: Meters::new(&world, &tables, &placed, seed, run_ns),
             troubles: Troubles::new(placed),
             dither: Chance::new(seed, "dither", 0),
             next_feeder_ns: if feeder_ns < tick_ns { 0 } else { u64::MAX },

@@ -12,17 +12,20 @@ const FINE: u64 = 2_048;
 /// Neighbouring buckets that are counted in one page.
 const PAGE: usize = 16;
 
+/// Pages whose places are remembered: a reading goes to and fro between a few sizes.
+const RECENT: usize = 8;
+
 /// Sizes counted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Histogram {
     /// Ascending.
     pages: Vec<Page>,
-    /// The page that was counted in last.
-    latest: usize,
+    /// Where the pages are that were counted in last, by their numbers' last digit; it may have moved since.
+    recent: [u32; RECENT],
     len: u64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 struct Page {
     /// Number of its first bucket, over [`PAGE`].
     number: u32,
@@ -60,15 +63,18 @@ impl Histogram {
 
     fn count(&mut self, bucket: u64, times: u64) {
         let number = (bucket / PAGE as u64) as u32;
-        if self.pages.get(self.latest).map(|p| p.number) != Some(number) {
+        let recent = &mut self.recent[number as usize % RECENT];
+        if self.pages.get(*recent as usize).map(|p| p.number) != Some(number) {
             let found = self.pages.binary_search_by_key(&number, |p| p.number);
-            self.latest = found.unwrap_or_else(|at| {
+            let at = found.unwrap_or_else(|at| {
                 let counts = [0; PAGE];
                 self.pages.insert(at, Page { number, counts });
                 at
             });
+            *recent = at as u32;
         }
-        let held = &mut self.pages[self.latest].counts[(bucket % PAGE as u64) as usize];
+        let page = &mut self.pages[*recent as usize];
+        let held = &mut page.counts[(bucket % PAGE as u64) as usize];
         *held = held.saturating_add(times);
         self.len = self.len.saturating_add(times);
     }
