@@ -329,6 +329,189 @@ fn of_distribution(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::bootstrap::SplitMix64;
+
+    /// Samples in the order given, and their dependence.
+    fn gathered(values: &[f64]) -> (Distribution, Dependence) {
+        let mut of = Distribution::new(1e-6).unwrap();
+        let mut dependence = Dependence::keeping(values.len());
+        for value in values {
+            assert!(of.record(*value));
+            dependence.push(*value);
+        }
+        (of, dependence)
+    }
+
+    /// The values in an order of chance.
+    fn shuffled(mut values: Vec<f64>) -> Vec<f64> {
+        let mut chance = SplitMix64::new(7);
+        for i in (1..values.len()).rev() {
+            values.swap(i, chance.below(i as u64 + 1) as usize);
+        }
+        values
+    }
+
+    /// A series whose neighbours resemble each other.
+    fn sluggish(samples: usize) -> Vec<f64> {
+        let mut chance = SplitMix64::new(11);
+        let mut state = 0.0;
+        let next = |_| {
+            state = 0.95 * state + chance.unit() - 0.5;
+            100.0 + state
+        };
+        (0..samples).map(next).collect()
+    }
+
+    fn width(b: Bounded) -> f64 {
+        b.high.unwrap() - b.low.unwrap()
+    }
+
+    fn close(value: f64, expected: f64) {
+        assert!(
+            (value / expected - 1.0).abs() < 2e-3,
+            "{value}, not {expected}"
+        );
+    }
+
+    #[test]
+    fn a_rate_from_times_has_the_bounds_of_the_times_turned_round() {
+        let times = shuffled((1..=1000).map(f64::from).collect());
+        let (times, dependence) = gathered(&times);
+        let rate = Evidence::Rate {
+            amount: 1000.0,
+            times: &times,
+            dependence: &dependence,
+        };
+        // One in a hundred rates is that of the longest times.
+        for (quantile, expected) in [(0.02, 1000.0 / 980.0), (0.5, 2.0), (0.9, 10.0)] {
+            let b = rate.bounded(Statistic::Quantile(quantile), 0.95).unwrap();
+            close(b.value, expected);
+            let (low, high) = (b.low.unwrap(), b.high.unwrap());
+            assert!(low < b.value && b.value < high, "{quantile}: {b:?}");
+        }
+        let all = |statistic| rate.bounded(statistic, 0.95).unwrap().value;
+        close(all(Statistic::Min), 1.0);
+        close(all(Statistic::Max), 1000.0);
+    }
+
+    #[test]
+    fn a_sample_that_is_no_number_leaves_the_rest_unjudged() {
+        let (mut of, dependence) = gathered(&sluggish(200));
+        assert!(!of.record(f64::NAN));
+        for statistic in [
+            Statistic::Quantile(0.5),
+            Statistic::Mean,
+            Statistic::Max,
+            Statistic::Total,
+        ] {
+            let evidence = Evidence::Distribution {
+                of: &of,
+                dependence: &dependence,
+            };
+            assert!(evidence.bounded(statistic, 0.95).is_err(), "{statistic}");
+        }
+    }
+
+    #[test]
+    fn blocks_that_follow_each_other_are_bounded_as_fewer_would_be() {
+        let series = sluggish(600);
+        let median = |values| {
+            let b = Evidence::Blocks(values).bounded(Statistic::Quantile(0.5), 0.95);
+            width(b.unwrap())
+        };
+        let (own, strangers) = (median(series.clone()), median(shuffled(series)));
+        assert!(own > 2.0 * strangers, "{own} {strangers}");
+    }
+
+    #[test]
+    fn samples_that_follow_each_other_are_bounded_as_fewer_would_be() {
+        let series = sluggish(600);
+        let median = |values: &[f64]| {
+            let (of, dependence) = gathered(values);
+            let evidence = Evidence::Distribution {
+                of: &of,
+                dependence: &dependence,
+            };
+            width(evidence.bounded(Statistic::Quantile(0.5), 0.95).unwrap())
+        };
+        let (own, strangers) = (median(&series), median(&shuffled(series.clone())));
+        assert!(own > 2.0 * strangers, "{own} {strangers}");
+    }
+
+    #[test]
+    fn each_statistic_of_blocks_and_of_samples_is_its_own() {
+        // 1 to 100 and one far out: the mean is not the median.
+        let mut values: Vec<f64> = (1..=100).map(f64::from).collect();
+        values.push(1100.0);
+        let values = shuffled(values);
+        let (of, dependence) = gathered(&values);
+        let samples = Evidence::Distribution {
+            of: &of,
+            dependence: &dependence,
+        };
+        let blocks = Evidence::Blocks(values);
+        let mean = 6150.0 / 101.0;
+        for evidence in [&samples, &blocks] {
+            let of = |statistic| evidence.bounded(statistic, 0.95).unwrap().value;
+            close(of(Statistic::Min), 1.0);
+            close(of(Statistic::Max), 1100.0);
+            close(of(Statistic::Quantile(0.5)), 51.0);
+            close(of(Statistic::Mean), mean);
+        }
+        close(
+            samples.bounded(Statistic::Total, 0.95).unwrap().value,
+            6150.0,
+        );
+        let steady: Vec<f64> = (0..200).map(|i| 99.0 + 2.0 * f64::from(i % 2)).collect();
+        let variation = Evidence::Blocks(steady).bounded(Statistic::Variation, 0.95);
+        assert!((variation.unwrap().value - 0.01).abs() < 1e-4);
+        let climbing: Vec<f64> = sluggish(60)
+            .iter()
+            .zip(0..)
+            .map(|(v, i)| v + f64::from(i))
+            .collect();
+        let points: Vec<_> = (0..).map(f64::from).zip(climbing.iter().copied()).collect();
+        let expected = trend::trend(&points, 0.95).unwrap().slope;
+        let slope = Evidence::Blocks(climbing).bounded(Statistic::Slope, 0.95);
+        let slope = slope.unwrap();
+        close(slope.low.unwrap(), expected.low);
+        close(slope.high.unwrap(), expected.high);
+        assert!(expected.low < expected.value && expected.value < expected.high);
+    }
+
+    #[test]
+    fn what_a_bound_clears_is_what_chance_does_not_explain() {
+        let series = sluggish(400);
+        let (of, dependence) = gathered(&series);
+        let samples = || Evidence::Distribution {
+            of: &of,
+            dependence: &dependence,
+        };
+        let rate = || Evidence::Rate {
+            amount: 1e4,
+            times: &of,
+            dependence: &dependence,
+        };
+        let blocks = || Evidence::Blocks(series.clone());
+        let median = Statistic::Quantile(0.5);
+        for (evidence, statistic) in [
+            (samples(), median),
+            (rate(), median),
+            (blocks(), median),
+            (blocks(), Statistic::Mean),
+            (blocks(), Statistic::Variation),
+            (samples(), Statistic::Mean),
+        ] {
+            let b = evidence.bounded(statistic, 0.95).unwrap();
+            let (low, high) = (b.low.unwrap(), b.high.unwrap());
+            let reach = (high - low).max(b.value.abs() * 0.01);
+            let above = |limit| evidence.p_at_most(statistic, limit, 0.05) < 0.05;
+            let below = |limit| evidence.p_at_least(statistic, limit, 0.05) < 0.05;
+            assert!(above(low - reach) && !above(high + reach), "{statistic}");
+            assert!(below(high + reach) && !below(low - reach), "{statistic}");
+            assert!(!above(b.value) && !below(b.value), "{statistic}");
+        }
+    }
 
     #[test]
     fn a_spread_is_known_of_the_windows_own_samples_and_leaves_strays_out() {

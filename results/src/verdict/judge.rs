@@ -384,7 +384,7 @@ fn place(
             }
             None => format!("{samples} samples do not settle it"),
         };
-        seen.why = match &sight.thin {
+        seen.why = match sight.thin.as_ref().or(sight.told.as_ref()) {
             Some(why) => why.clone(),
             None if OF_EVIDENCE.contains(&criterion.metric) => {
                 "too little evidence, which decides nothing".to_owned()

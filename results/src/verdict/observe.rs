@@ -34,6 +34,8 @@ pub struct Sight<'a> {
     pub evidence: Evidence<'a>,
     /// Why the evidence, whatever it says, is too thin to pass; a miss may still be shown by it.
     pub thin: Option<String>,
+    /// What was seen, in words, for a figure that names no cause; it leaves the evidence as it is.
+    pub told: Option<String>,
     /// The power limit that was enforced here, W, or why it cannot be said; only where the criterion compares with it.
     pub enforced: Option<Result<f64, String>>,
 }
@@ -45,6 +47,7 @@ impl<'a> Sight<'a> {
             device,
             evidence,
             thin: None,
+            told: None,
             enforced: None,
         }
     }
@@ -267,7 +270,7 @@ impl<'a> Scene<'a> {
             _ => None,
         });
         if let Some(sight) = sights.first_mut() {
-            sight.thin = told.filter(|detail| !detail.is_empty());
+            sight.told = told.filter(|detail| !detail.is_empty());
         }
         sights
     }

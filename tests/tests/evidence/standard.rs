@@ -13,11 +13,7 @@ use hallmark_tests::synthetic::{Place, finding, fold, record};
 fn the_flaps_of_all_devices_add_up_where_the_limit_is_the_site_s() {
     let flapping = (0..8).fold(record("hall-acceptance").hours(2.0), |run, device| {
         run.series(Metric::LinkFlaps, Place::Device(device), |m| {
-            if m.phase == "train" && m.progress > 0.5 {
-                8.0
-            } else {
-                7.0
-            }
+            if m.index < 300 { 7.0 } else { 8.0 }
         })
     });
     // Eight flaps at a site that may have one.

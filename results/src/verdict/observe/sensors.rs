@@ -5,7 +5,8 @@
 
 use super::super::evidence::Evidence;
 use super::{Scene, Sight, gathered, missing};
-use crate::diagnosis::sensor;
+use crate::diagnosis::place::{Group, Groups};
+use crate::diagnosis::{Level, sensor};
 use crate::frame::{Series, SeriesKind};
 use crate::standing::TableRun;
 use crate::standing::window::SeriesWindow;
@@ -74,23 +75,48 @@ impl<'a> Scene<'a> {
         if criterion.scope == Scope::Gpu {
             return self.by_device(criterion, &all);
         }
-        let host = &self.standing.opened().host.name;
-        let of_scope = |c: &&Channel| match criterion.scope {
-            Scope::Site => true,
-            Scope::Node => c.run.table.device.is_none() && c.run.table.place == *host,
-            _ => c.run.table.device.is_none() && c.run.table.place != *host,
-        };
-        let found: Vec<Channel> = all.iter().filter(of_scope).copied().collect();
+        let (level, groups) = (
+            level(criterion.scope),
+            Groups::of(&self.standing.opened().plan.devices),
+        );
+        let found: Vec<Channel> = all
+            .iter()
+            .filter(|c| level.is_none_or(|level| self.is_at(c, level, &groups)))
+            .copied()
+            .collect();
         if found.is_empty() {
             let scope = format!("{:?}", criterion.scope).to_lowercase();
             return vec![missing(scope, format!("no sensor gave {metric}"))];
         }
+        // A rack, CDU, feeder or node that the plan names and whose meter is not there is a place without evidence.
+        let seen = |group: &Group| {
+            let of = |c: &Channel| groups.of_meter(&c.run.table.place) == group.place();
+            found.iter().any(of)
+        };
+        let named = groups.all().iter().filter(|g| Some(g.level) == level);
+        let unseen = named.filter(|g| !seen(g));
+        let unseen = unseen.map(|g| missing(&g.label, format!("no sensor gave {metric} of it")));
         let counters = found.iter().all(|c| c.series().kind == SeriesKind::Counter);
         if counters && criterion.statistic == Statistic::Total {
-            return vec![self.sum(criterion, &found)];
+            let sum = std::iter::once(self.sum(criterion, &found));
+            return sum.chain(unseen).collect();
         }
         let sight = |c: &Channel<'a>| self.sight(c, criterion);
-        found.iter().map(sight).collect()
+        found.iter().map(sight).chain(unseen).collect()
+    }
+
+    /// Whether a meter stands at such a place: the run's own host is a node, and a name that the plan does not know is
+    /// taken at its word.
+    fn is_at(&self, channel: &Channel, level: Level, groups: &Groups) -> bool {
+        let table = &channel.run.table;
+        let own = table.place == self.standing.opened().host.name;
+        let place = groups.of_meter(&table.place);
+        let unknown = place.level == Level::Hall && place.devices.is_empty();
+        let at = match level {
+            Level::Node => own || place.level == Level::Node,
+            _ => !own && (unknown || place.level == level),
+        };
+        table.device.is_none() && at
     }
 
     /// One or more sights for each device of the plan.
@@ -306,6 +332,17 @@ impl<'a> Scene<'a> {
             return vec![missing("site", "no sensor gave a series")];
         }
         sights
+    }
+}
+
+/// The kind of place that a scope is; none where all sensors are looked at together.
+const fn level(scope: Scope) -> Option<Level> {
+    match scope {
+        Scope::Node => Some(Level::Node),
+        Scope::Rack => Some(Level::Rack),
+        Scope::Cdu => Some(Level::Cdu),
+        Scope::Feeder => Some(Level::Feeder),
+        Scope::Gpu | Scope::Group | Scope::Site => None,
     }
 }
 

@@ -120,7 +120,7 @@ impl<'a> Scene<'a> {
                 .id
                 .clone();
             Sight {
-                thin: (!held.unlike.is_empty()).then(|| held.unlike.join("; ")),
+                told: (!held.unlike.is_empty()).then(|| held.unlike.join("; ")),
                 ..Sight::new(id, Some(device), evidence)
             }
         };

@@ -1,0 +1,98 @@
+//! A phase that a resumed run began anew, and one that was left early.
+
+use super::with;
+use hallmark_results::frame::{Event, Frame, What};
+use hallmark_results::verdict::{Outcome, Verdict, judge};
+use hallmark_tests::synthetic::{Record, finding, fold, of, record};
+
+/// The verdict on a run that was cut off at a share of a phase and began this phase anew there.
+fn resumed(run: &Record, phase: &str, at: f64) -> Verdict {
+    let mut frames = run.frames();
+    let Some(Frame::Opened(opened)) = frames.first() else {
+        unreachable!("a run has an opening frame");
+    };
+    let named = |s: &hallmark_results::plan::Segment| s.name == phase;
+    let index = opened.plan.schedule.iter().position(named);
+    let index = index.expect("a phase") as u32;
+    let length = opened.plan.schedule[index as usize].duration_ns;
+    let begins = |f: &Frame| matches!(f, Frame::Event(Event { what: What::Segment { index: i }, .. }) if *i == index);
+    let from = frames.iter().position(begins).expect("a phase");
+    let Frame::Event(first) = frames[from].clone() else {
+        unreachable!("it is an event");
+    };
+    let at_ns = first.at_ns + (at * length as f64) as u64;
+    let again = |what| {
+        Frame::Event(Event {
+            at_ns,
+            what,
+            ..first.clone()
+        })
+    };
+    let resumed = again(What::Resumed { lost_ns: 1 });
+    frames.splice(from + 1..=from, [resumed, again(What::Segment { index })]);
+    judge(&fold(&frames))
+}
+
+/// Device 1 is slow in one half of the steady phase.
+fn slow(first: bool) -> Record {
+    record("burn-in").rates(move |m, d| {
+        if d == 1 && m.phase == "steady" && (m.progress < 0.5) == first {
+            0.7
+        } else {
+            1.0
+        }
+    })
+}
+
+#[test]
+fn what_was_wrong_before_a_resume_stays_wrong() {
+    let verdict = resumed(&slow(true), "steady", 0.5);
+    let found = finding(&verdict, "floor");
+    assert_eq!(found.outcome, Outcome::Failed, "{}", found.why);
+    let well = resumed(&record("burn-in"), "steady", 0.5);
+    assert_eq!(finding(&well, "floor").outcome, Outcome::Passed);
+}
+
+#[test]
+fn a_phase_is_judged_by_its_last_pass() {
+    let verdict = resumed(&slow(false), "steady", 0.5);
+    let found = finding(&verdict, "floor");
+    assert_eq!(found.outcome, Outcome::Failed, "{}", found.why);
+}
+
+#[test]
+fn what_a_resumed_run_did_before_is_planned_time_too() {
+    let verdict = resumed(&record("burn-in"), "train", 0.3);
+    let found = finding(&verdict, "duration");
+    assert_ne!(found.outcome, Outcome::Passed, "{}", found.why);
+}
+
+#[test]
+fn a_window_that_was_left_early_shows_no_share_of_its_whole() {
+    let gap = "name = \"gap\"\nmetric = \"idle_gap\"\nscope = \"gpu\"\nstatistic = \"total\"\nat_most = \"5 %\"\n";
+    let run = of(&with("burn-in", gap), 8);
+    assert_eq!(finding(&run.judge(), "gap").outcome, Outcome::Passed);
+    // It stops in the middle of the phase, and nothing comes after.
+    let early = run.steps(|m, _, _| m.phase != "train" || m.progress < 0.5);
+    let mut frames = early.without_telemetry().ending(None).frames();
+    let of_phase = |f: &Frame| {
+        matches!(
+            f,
+            Frame::Event(Event {
+                what: What::Segment { .. },
+                ..
+            })
+        )
+    };
+    let begins: Vec<usize> = (0..frames.len())
+        .filter(|i| of_phase(&frames[*i]))
+        .collect();
+    let Some(Frame::Opened(opened)) = frames.first() else {
+        unreachable!("a run has an opening frame");
+    };
+    let train = opened.plan.schedule.iter().position(|s| s.name == "train");
+    frames.truncate(begins[train.expect("a phase") + 1]);
+    let verdict = judge(&fold(&frames));
+    let found = finding(&verdict, "gap");
+    assert_eq!(found.outcome, Outcome::Inconclusive, "{}", found.why);
+}
