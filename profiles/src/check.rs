@@ -5,6 +5,8 @@ mod datasheet;
 mod scope;
 mod statistic;
 
+pub use statistic::{Form, form};
+
 use crate::criterion::{Criterion, Reference, Statistic};
 use crate::error::ProfileError;
 use crate::metric::Metric;

@@ -17,6 +17,7 @@ pub mod golden;
 pub mod hall;
 pub mod hostile;
 pub mod judged;
+pub mod mutants;
 pub mod program;
 pub mod scenarios;
 pub mod slurm;

@@ -8,7 +8,7 @@ use crate::metric::Metric;
 
 /// How a metric's evidence comes, which decides what can be said of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub enum Form {
     /// Rates of blocks in order of time.
     Blocks,
     /// Many values: times of operations, readings of a gauge.
@@ -28,7 +28,7 @@ pub(super) enum Form {
 }
 
 /// The table. A new metric does not compile before it has its line here.
-pub(super) const fn form(metric: Metric) -> Form {
+pub const fn form(metric: Metric) -> Form {
     use Metric as M;
     match metric {
         M::MatmulRate | M::MatmulEfficiency => Form::Blocks,
