@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 /// # Errors
 /// [`Failure`]: one line for the user, and the exit code.
 pub fn execute(command: Command) -> Result<Exit, Failure> {
+    crate::shell::files::allow_many();
     match command {
         Command::Run(args) => load::run(&args),
         Command::Resume(args) => load::resume(&args),

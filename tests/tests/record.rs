@@ -402,6 +402,23 @@ fn a_frame_that_could_not_be_sealed_is_refused_at_once_and_leaves_no_trace() {
 }
 
 #[test]
+fn a_hall_with_more_sensors_than_a_shell_allows_open_files_is_sealed() {
+    let dir = TempDir::new().unwrap();
+    let hall = hallmark_tests::hall::of(2, 2, 16);
+    let frames = hall.frames();
+    let tables = frames.iter().filter(|f| matches!(f, Frame::Table(_)));
+    assert!(tables.count() > 60);
+    journal(dir.path(), &frames);
+    let seal = hallmark_tests::hallmark([Path::new("seal"), dir.path()]);
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "ulimit -Sn 40; exec \"$0\" \"$@\""]);
+    shell.arg(seal.get_program()).args(seal.get_args());
+    let told = shell.output().unwrap();
+    assert!(told.status.success(), "{told:?}");
+    assert!(Record::open(dir.path()).is_ok());
+}
+
+#[test]
 fn a_sealed_record_gives_the_account_that_the_journal_gave() {
     let dir = TempDir::new().unwrap();
     let frames = run::frames(20);
