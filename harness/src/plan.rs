@@ -210,6 +210,7 @@ fn planned(device: &DeviceInfo, settings: &Settings) -> PlannedDevice {
         software: device.software,
         cores: device.cores.clone(),
         memory_bytes: device.memory.0,
+        promised: Vec::new(),
         facts: device.facts.clone(),
         // What another program says of a device is no measurement by this one.
         provenance: match settings.worker {

@@ -105,11 +105,11 @@ pub struct Expected {
     /// Their model by its name in the SKU files, e.g. "H100 SXM".
     #[serde(default)]
     pub sku: Option<String>,
-    /// Lanes of each device's host link, e.g. 16.
+    /// Lanes of each device's host link, e.g. 16; held against what its sensor tells when the run begins.
     #[serde(default)]
     #[schemars(range(min = 1, max = 32))]
     pub link_width: Option<u32>,
-    /// Firmware as the driver tells it, e.g. "96.00.74.00.01".
+    /// Firmware (VBIOS) as the driver tells it, e.g. "96.00.74.00.01"; held likewise.
     #[serde(default)]
     pub firmware: Option<String>,
 }

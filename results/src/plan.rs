@@ -68,6 +68,9 @@ pub struct PlannedDevice {
     pub cores: Vec<usize>,
     pub memory_bytes: u64,
     pub facts: Vec<(String, String)>,
+    /// Settings that the site's file promises of it, by the keys under which a sensor tells them as found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub promised: Vec<(String, String)>,
     pub provenance: crate::frame::Provenance,
 }
 

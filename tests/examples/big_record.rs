@@ -259,6 +259,7 @@ fn opened(seconds: u64) -> Outcome<Opened> {
         software: true,
         cores: vec![],
         memory_bytes: 80 << 30,
+        promised: Vec::new(),
         facts: vec![],
         provenance: Provenance::Simulated,
     };

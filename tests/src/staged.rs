@@ -268,6 +268,7 @@ impl Invented {
             software: false,
             cores: Vec::new(),
             memory_bytes: 80 << 30,
+            promised: Vec::new(),
             facts: vec![
                 ("hall".to_owned(), "2".to_owned()),
                 ("rack".to_owned(), self.named(&(7 + index / 32).to_string())),

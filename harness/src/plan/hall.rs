@@ -6,7 +6,7 @@
 
 use hallmark_kernels::device::DeviceInfo;
 use hallmark_profiles::inventory::Inventory;
-use hallmark_profiles::site::{Launcher, LoadedSite};
+use hallmark_profiles::site::{Expected, Launcher, LoadedSite};
 use hallmark_profiles::sku;
 use hallmark_results::plan::PlannedDevice;
 
@@ -16,6 +16,8 @@ pub struct Hall {
     pub inventory: Inventory,
     /// Node and rack of each device, in the devices' order.
     pub places: Vec<(String, String)>,
+    /// What the site's file promises of each device's settings, in the devices' order.
+    pub promised: Vec<Vec<(String, String)>>,
     /// What makes this run another than its site file promises, one sentence each.
     pub changes: Vec<String>,
 }
@@ -47,17 +49,14 @@ impl Hall {
                 site.origin
             ));
         }
-        let unchecked =
-            |e: &hallmark_profiles::site::Expected| e.link_width.is_some() || e.firmware.is_some();
-        if site.nodes().any(|n| unchecked(n.devices)) {
-            changes.push(format!(
-                "{}: link_width and firmware are declared, and this version does not compare them",
-                site.origin
-            ));
-        }
+        let of_nodes = site.nodes().zip(joined).flat_map(|(node, devices)| {
+            let of = promised(node.devices);
+            devices.iter().map(move |_| of.clone())
+        });
         Self {
             inventory: site.inventory(),
             places: places.collect(),
+            promised: of_nodes.collect(),
             changes,
         }
     }
@@ -68,7 +67,20 @@ impl Hall {
             device.node.clone_from(node);
             device.facts.push(("rack".to_owned(), rack.clone()));
         }
+        for (device, promised) in devices.iter_mut().zip(&self.promised) {
+            device.promised.clone_from(promised);
+        }
     }
+}
+
+/// Settings by the keys of the sensors that tell them.
+fn promised(devices: &Expected) -> Vec<(String, String)> {
+    let width = devices
+        .link_width
+        .map(|lanes| ("pcie_width", lanes.to_string()));
+    let firmware = devices.firmware.clone().map(|text| ("vbios", text));
+    let all = width.into_iter().chain(firmware);
+    all.map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// The device's name among those of all nodes.
@@ -162,6 +174,19 @@ mod tests {
                 "device 2 of 2 of node `n3` of rack `R1` is missing: node `n3` has not joined: nothing was heard of it",
             ]
         );
+    }
+
+    #[test]
+    fn what_a_node_promises_of_its_devices_is_held_against_each_of_them() {
+        let mut site = hall();
+        site.site.devices.link_width = Some(16);
+        site.site.devices.firmware = Some("96.00".to_owned());
+        let joined = [vec![device("cpu0"), device("cpu1")], Vec::new(), Vec::new()];
+        let hall = Hall::new(&site, false, &joined);
+        let both = [("pcie_width", "16"), ("vbios", "96.00")];
+        let both = both.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(hall.promised, [both.to_vec(), both.to_vec()]);
+        assert!(hall.changes.is_empty(), "{:?}", hall.changes);
     }
 
     #[test]

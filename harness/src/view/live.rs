@@ -2,13 +2,14 @@
 //!
 //! It takes the terminal while the load is on and gives it back whatever happens: at the end, on a panic,
 //! when dropped. Bytes go out through a thread of their own, and a screen that is not taken is not redrawn:
-//! a lost connection holds up no run. It reads keys without waiting and no clock.
+//! a lost connection holds up no run. It reads keys without waiting, and a clock only to see how long judging took.
 
 use super::plain::closing;
 use super::plain::outlet::Outlet;
 use super::plain::reading::Reading;
 use super::plain::words;
 use super::{Key, View};
+use crate::clock::RunClock;
 use crate::run::Run;
 use hallmark_results::frame::Frame;
 use hallmark_results::standing::Standing;
@@ -33,6 +34,8 @@ mod terminal;
 /// Distance of drawings, and of judgements.
 const DRAW_NS: u64 = 200_000_000;
 const JUDGE_NS: u64 = 1_000_000_000;
+/// Judging a hall takes longer than drawing it, and the run waits for it: it gets one part in so many of the run's time.
+const JUDGE_SHARE: u64 = 50;
 /// Lines of a page that a page key moves by.
 const PAGE: isize = 10;
 
@@ -170,8 +173,10 @@ impl View for Live {
         }
         self.next_draw_ns = now_ns + DRAW_NS;
         if now_ns >= self.next_judge_ns {
-            self.next_judge_ns = now_ns + JUDGE_NS;
+            let clock = RunClock::start();
             self.verdict = Some(judge(run.standing()));
+            let rest_ns = JUDGE_NS.max(clock.now_ns().saturating_mul(JUDGE_SHARE));
+            self.next_judge_ns = now_ns.saturating_add(rest_ns);
         }
         let verdict = self.verdict.take();
         let folder = std::mem::take(&mut self.folder);

@@ -174,10 +174,10 @@ causes! {
         "a declared device, node or series is not there when the run begins",
         "what is there",
         "Bring what is missing back, or declare the hall without it.";
-    Settings "settings", It, "set up unlike its peers",
-        "a setting as found differs from the peers'",
+    Settings "settings", It, "set up out of line",
+        "a setting as found differs from the peers', or from what the site's file promises",
         "nothing need move",
-        "Bring the setting into line with the other devices'.";
+        "Bring the setting into line with the other devices' and the site's file.";
     ShortcutWork "shortcut_work", It, "less work than asked",
         "work per joule or rate beyond what the part can do, or audits that miss bits",
         "power lower than the work needs",

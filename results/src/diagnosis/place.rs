@@ -251,6 +251,7 @@ mod tests {
             software: false,
             cores: Vec::new(),
             memory_bytes: 0,
+            promised: Vec::new(),
             facts: vec![
                 ("rack".to_owned(), (i / 16).to_string()),
                 ("tray".to_owned(), (i / 4 % 4).to_string()),

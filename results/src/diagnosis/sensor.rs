@@ -13,7 +13,7 @@ use crate::plan::SegmentKind;
 use crate::standing::window::Window;
 use crate::standing::{Standing, TableRun};
 use crate::stats::lag::lag;
-use crate::stats::outlier::median;
+use crate::stats::outlier::{median, medians_of_others};
 use crate::verdict::limits;
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::{Unit, human};
@@ -415,15 +415,16 @@ fn skewed(signs: &Signs) -> Vec<Diagnosis> {
     let shortest = courses.iter().map(|c| c.1.len()).min().unwrap_or(0);
     let length = shortest.min((to_ns / bin_ns) as usize);
     let first = (from_ns.div_ceil(bin_ns) as usize).min(length);
+    let mut others: Vec<Row> = vec![Row::new(); courses.len()];
+    for bin in first..length {
+        let all: Vec<f64> = courses.iter().map(|c| c.1[bin]).collect();
+        for (course, rest) in others.iter_mut().zip(medians_of_others(&all)) {
+            course.push(rest.unwrap_or(f64::NAN));
+        }
+    }
     let of = |index: usize| {
         let (node, own, _) = &courses[index];
-        let others: Row = (first..length)
-            .map(|i| {
-                let rest = courses.iter().enumerate().filter(|(o, _)| *o != index);
-                median(&rest.map(|(_, c)| c.1[i]).collect::<Vec<_>>()).unwrap_or(f64::NAN)
-            })
-            .collect();
-        let found = lag(&others, own.get(first..length)?, LAG_MOST)?;
+        let found = lag(&others[index], own.get(first..length)?, LAG_MOST)?;
         let lag_s = found.steps * bin_ns as f64 / 1e9;
         let clear = found.steps.abs() >= LAG_BINS && lag_s.abs() >= LAG_S;
         (clear && found.correlation >= LAG_ALIKE).then(|| {

@@ -150,6 +150,7 @@ impl Sample {
             software: false,
             cores: Vec::new(),
             memory_bytes: 80 << 30,
+            promised: Vec::new(),
             facts: vec![
                 ("rack".to_owned(), self.named("7")),
                 ("slot".to_owned(), index.to_string()),

@@ -103,6 +103,19 @@ pub fn against_peers(values: &[Option<f64>], sigma_least: f64) -> Vec<Option<Sta
         .collect()
 }
 
+/// For each value the median of all the others; `None` where one of those is NaN, or there are none. Cost: n log n.
+pub fn medians_of_others(values: &[f64]) -> Vec<Option<f64>> {
+    let mut sorted: Vec<f64> = values.iter().copied().filter(|v| !v.is_nan()).collect();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let holes = values.len() - sorted.len();
+    let of = |value: &f64| match (value.is_nan(), holes) {
+        (false, 0) => middle(&sorted, Some(*value)),
+        (true, 1) => middle(&sorted, None),
+        _ => None,
+    };
+    values.iter().map(of).collect()
+}
+
 /// Median of ascending values, one of those equal to `without` left out.
 fn middle(sorted: &[f64], without: Option<f64>) -> Option<f64> {
     let gap = without.map_or(sorted.len(), |value| {
@@ -117,7 +130,7 @@ fn middle(sorted: &[f64], without: Option<f64>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{PEERS_MIN, against_peers, mad, median};
+    use super::{PEERS_MIN, against_peers, mad, median, medians_of_others};
     use crate::stats::bootstrap::SplitMix64;
 
     fn near(got: Option<f64>, expected: f64) {
@@ -137,6 +150,23 @@ mod tests {
         near(median(&[7.0]), 7.0);
         assert_eq!(median(&[]), None);
         assert_eq!(median(&[1.0, f64::NAN]), None);
+    }
+
+    #[test]
+    fn medians_of_others_are_those_worked_out_one_by_one() {
+        for seed in 0..40 {
+            println!("seed {seed}");
+            let mut chance = SplitMix64::new(seed);
+            let value = |chance: &mut SplitMix64| match chance.below(30) {
+                0 => f64::NAN,
+                // Few different values, so that some are equal.
+                _ => chance.below(9) as f64,
+            };
+            let values: Vec<f64> = (0..=chance.below(20)).map(|_| value(&mut chance)).collect();
+            let rest = |i: usize| [&values[..i], &values[i + 1..]].concat();
+            let one_by_one: Vec<_> = (0..values.len()).map(|i| median(&rest(i))).collect();
+            assert_eq!(medians_of_others(&values), one_by_one, "{values:?}");
+        }
     }
 
     #[test]

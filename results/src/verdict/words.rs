@@ -12,7 +12,7 @@ pub fn why(finding: &Finding) -> String {
         return finding.why.clone();
     };
     let what = match criterion.statistic {
-        _ if is_of_settings(criterion) => "settings unlike its peers'".to_owned(),
+        _ if is_of_settings(criterion) => "settings out of line".to_owned(),
         Statistic::Total => metric(criterion.metric),
         Statistic::Min => format!("lowest {}", metric(criterion.metric)),
         Statistic::Max => format!("highest {}", metric(criterion.metric)),

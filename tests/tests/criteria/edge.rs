@@ -211,6 +211,31 @@ fn a_device_that_was_set_up_unlike_its_peers_fails_and_an_unread_setting_is_open
 }
 
 #[test]
+fn a_setting_that_all_devices_share_still_fails_where_the_site_promises_another() {
+    let found = |told: &str, promised: &str| {
+        let run = record("burn-in").plan(|plan| {
+            let all = plan.devices.iter_mut();
+            all.for_each(|d| d.promised = vec![("pcie_width".to_owned(), promised.to_owned())]);
+        });
+        let run = (0..8).filter(|_| !told.is_empty()).fold(run, |run, d| {
+            let (key, value) = ("pcie_width".to_owned(), told.to_owned());
+            run.event(Some(d), What::AsFound { key, value })
+        });
+        outcome(&run.judge(), "settings")
+    };
+    assert_eq!(found("16", "16").0, Outcome::Passed);
+    let (failed, why) = found("8", "16");
+    assert_eq!(failed, Outcome::Failed);
+    assert!(
+        why.contains("pcie_width 8, where the site's file promises 16"),
+        "{why}"
+    );
+    for untold in ["", "not supported", "unreadable: no permission"] {
+        assert_eq!(found(untold, "16").0, Outcome::Inconclusive, "{untold}");
+    }
+}
+
+#[test]
 fn a_gap_that_the_host_s_clock_cannot_see_is_not_shown_to_be_small() {
     let verdict = judged(&record("burn-in"), |frame| {
         if let Frame::Steps(steps) = frame {

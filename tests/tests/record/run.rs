@@ -27,6 +27,7 @@ fn device(id: &str) -> PlannedDevice {
         software: true,
         cores: vec![0],
         memory_bytes: 1 << 30,
+        promised: Vec::new(),
         facts: vec![("stepping".to_owned(), "7".to_owned())],
         provenance: Provenance::Simulated,
     }

@@ -52,6 +52,7 @@ fn planned(index: usize, name: &str) -> PlannedDevice {
         software: false,
         cores: Vec::new(),
         memory_bytes: 1 << 30,
+        promised: Vec::new(),
         facts: vec![("kernel".to_owned(), "blocked".to_owned())],
         provenance: Provenance::Simulated,
     }
