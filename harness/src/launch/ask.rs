@@ -15,6 +15,9 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Largest answer that is read, B.
 const ANSWER_MAX: u64 = 64 << 20;
 
+/// Reads one pipe to its end.
+type Reader = JoinHandle<std::io::Result<Vec<u8>>>;
+
 /// An answer that did not come, or was none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
@@ -62,16 +65,33 @@ pub fn ask(
         // A program that has ended without reading all of it says by its status what that means.
         let _ = fed.join();
     }
-    let text = |reader: JoinHandle<String>| reader.join().unwrap_or_default();
-    if status.success() {
-        return Ok(text(said));
-    }
-    let why = text(complained);
-    let line = why.lines().map(str::trim).find(|l| !l.is_empty());
-    Err(AskError::Failed {
+    let failed = |why: String| AskError::Failed {
         program: named(),
-        why: line.map_or_else(|| status.to_string(), str::to_owned),
-    })
+        why,
+    };
+    if status.success() {
+        // Half a list of jobs or pods would read as if the rest had ended.
+        return text(said).map_err(failed);
+    }
+    // A complaint that cannot be read leaves the status to tell.
+    let why = text(complained).ok();
+    let lines = why.iter().flat_map(|why| why.lines().map(str::trim));
+    let line = lines.into_iter().find(|l| !l.is_empty());
+    Err(failed(
+        line.map_or_else(|| status.to_string(), str::to_owned),
+    ))
+}
+
+/// What a program said, whole.
+fn text(reader: Reader) -> Result<String, String> {
+    let read = reader
+        .join()
+        .map_err(|_| "nobody read its answer".to_owned())?;
+    let bytes = read.map_err(|e| format!("its answer could not be read: {e}"))?;
+    if bytes.len() as u64 > ANSWER_MAX {
+        return Err(format!("its answer is longer than {ANSWER_MAX} B"));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 fn feed(child: &mut Child, input: Option<&[u8]>) -> Option<JoinHandle<()>> {
@@ -95,13 +115,14 @@ fn wait(child: &mut Child, patience: Duration) -> Option<ExitStatus> {
     None
 }
 
-fn collect(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<String> {
+/// One byte beyond the largest answer is read, so that a cut one is known as such.
+fn collect(pipe: Option<impl Read + Send + 'static>) -> Reader {
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(pipe) = pipe {
-            let _ = pipe.take(ANSWER_MAX).read_to_end(&mut bytes);
+            pipe.take(ANSWER_MAX + 1).read_to_end(&mut bytes)?;
         }
-        String::from_utf8_lossy(&bytes).into_owned()
+        Ok(bytes)
     })
 }
 
@@ -119,6 +140,16 @@ mod tests {
         assert!(matches!(late, AskError::Late { .. }), "{late}");
         let none = ask("no-such-program-anywhere", &[], None, Duration::ZERO).unwrap_err();
         assert!(none.to_string().contains("must be on PATH"), "{none}");
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_or_not_read_is_none() {
+        let reader = |read: fn() -> std::io::Result<Vec<u8>>| std::thread::spawn(read);
+        assert_eq!(text(reader(|| Ok(b"12".to_vec()))).unwrap(), "12");
+        let long = text(reader(|| Ok(vec![b'x'; ANSWER_MAX as usize + 1])));
+        assert!(long.unwrap_err().contains("longer"));
+        assert!(text(reader(|| Err(std::io::Error::other("gone")))).is_err());
+        assert!(text(reader(|| panic!("on purpose"))).is_err());
     }
 
     #[test]

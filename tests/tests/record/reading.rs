@@ -145,6 +145,9 @@ fn a_file_that_is_spoilt_after_the_check_ends_the_frames_with_one_error_that_nam
     assert!(frames.next().is_none());
     let error = record.frames().find_map(Result::err).unwrap();
     assert!(error.to_string().contains("telemetry-gpu-1"), "{error}");
+    // Nor is there an account of the tables that are left, whichever thread came upon it.
+    let error = record.account().err().unwrap();
+    assert!(error.to_string().contains("telemetry-gpu-1"), "{error}");
 }
 
 #[test]
