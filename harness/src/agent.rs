@@ -1,13 +1,17 @@
 //! The agent of one node: it joins a run, starts a worker for each device and reads the node's sensors, as a run on one
 //! machine does, and reports all of it to the controller.
 //!
+//! Where the hall reduces across nodes it also keeps the node's bridge (see [`crate::bridge`]).
+//!
 //! It decides nothing about the load. Every report is in the node's log before it is sent, and an agent that is started in
 //! a killed one's place goes on with that log: what was not acknowledged is sent, sensors are read on. It ends with its workers when
 //! it is told to, refused, left without a controller for a minute, or orphaned by its launcher.
 
+mod crossing;
 pub(crate) mod dial;
 pub(crate) mod log;
 pub(crate) mod offset;
+mod pmi;
 
 use crate::cli::Agent;
 use crate::clock::{self, RunClock};
@@ -23,6 +27,7 @@ use crate::shell::inbox::{self, Inlet};
 use crate::shell::probes::Probes;
 use crate::shell::real::environment;
 use crate::topology;
+use crossing::Crossing;
 use dial::{Desk, Heard, lock};
 use hallmark_kernels::device::DeviceInfo;
 use hallmark_results::plan::Plan;
@@ -87,10 +92,11 @@ pub fn join(args: &Agent) -> Result<Exit, Failure> {
         task: 0,
         pid: std::process::id(),
         host,
-        rank,
+        rank: rank.clone(),
         devices: devices.clone(),
         watched: sensors.devices(),
         absent: found.absent,
+        mpi: crossing::find(args.mpi.as_ref(), rank.as_ref()),
     };
     let desk = Arc::new(Desk::new(log));
     let (heard, ears) = channel();
@@ -113,6 +119,7 @@ pub fn join(args: &Agent) -> Result<Exit, Failure> {
         again: last > 0,
         first: 0,
         fleet: None,
+        crossing: Crossing::new(args.mpi.clone(), rank),
         probes: None,
         dismissed: BTreeSet::new(),
         finishing: false,
@@ -216,6 +223,7 @@ struct Node {
     /// Number in the whole plan of the first device.
     first: u32,
     fleet: Option<Fleet>,
+    crossing: Crossing,
     probes: Option<Probes>,
     /// Devices whose workers were told to end, or were killed, by the run.
     dismissed: BTreeSet<u32>,
@@ -251,6 +259,9 @@ impl Node {
             if let Some(said) = self.said(input) {
                 self.say(said)?;
             }
+        }
+        for said in self.crossing.said() {
+            self.say(said)?;
         }
         Ok(())
     }
@@ -309,6 +320,11 @@ impl Node {
                     fleet.kill(own);
                 }
             }
+            Task::Bridge(span) => self.crossing.start(&span),
+            Task::Cards {
+                generation, cards, ..
+            } => self.crossing.show(generation, cards),
+            Task::Abandon { generation, lost } => self.crossing.abandon(generation, &lost),
             Task::Sense { plan, epoch_ns } => self.sense(&plan, epoch_ns)?,
             Task::Finish => self.finish()?,
             Task::Leave => {}
@@ -326,6 +342,12 @@ impl Node {
                 info.id.clone_from(&known.id);
             }
             *epoch_ns = self.epoch(*epoch_ns)?;
+        }
+        if let ToWorker::Prepare { steps, groups, .. } = &mut order {
+            let placed = self
+                .crossing
+                .place(groups, steps, self.first, self.devices.len());
+            placed.map_err(Failure::broken)?;
         }
         if order == ToWorker::Quit {
             self.dismissed.insert(own);
@@ -387,6 +409,7 @@ impl Node {
         if let Some(fleet) = self.fleet.take() {
             fleet.end(END_MS);
         }
+        self.crossing.leave();
         clock::sleep(LAST_ROWS);
         self.report_all()?;
         self.say(Said::Last)

@@ -101,6 +101,9 @@ pub enum Command {
     /// Drive one device on behalf of a run; started by hallmark itself
     #[command(hide = true)]
     Worker,
+    /// Reduce with the other nodes on behalf of an agent; started by hallmark itself
+    #[command(hide = true)]
+    Bridge(BridgeCommand),
     /// Join a run on behalf of this node, by the invitation on standard input, in a file or a folder; started by a launcher
     #[command(hide = true)]
     Agent(Agent),
@@ -153,6 +156,9 @@ pub struct Run {
     /// Let nodes of the site be processes of one machine, to try a hall out; accepts no site
     #[arg(long, requires = "site")]
     pub rehearsal: bool,
+    /// All-reduce across nodes by this library of MPI, or `none` [default: the first found]
+    #[arg(long, requires = "site", value_name = "FILE", env = "HALLMARK_MPI")]
+    pub mpi: Option<PathBuf>,
     /// Print what the site's launcher would be given, without its secrets, and start nothing
     #[arg(long, requires = "site")]
     pub dry_run: bool,
@@ -247,6 +253,22 @@ pub struct Agent {
     /// Load NVML from this file instead of the driver's usual place
     #[arg(long, value_name = "FILE", env = "HALLMARK_NVML")]
     pub nvml: Option<PathBuf>,
+    /// All-reduce across nodes through this library of MPI; `none` for not at all
+    #[arg(long, value_name = "FILE", env = "HALLMARK_MPI")]
+    pub mpi: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct BridgeCommand {
+    /// Say which library of MPI would be used, and end
+    #[arg(long)]
+    pub probe: bool,
+    /// The agents were started by Open MPI
+    #[arg(long)]
+    pub open_mpi: bool,
+    /// Open this library of MPI
+    #[arg(long, value_name = "FILE")]
+    pub mpi: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

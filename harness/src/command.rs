@@ -50,6 +50,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
         }
         Command::Probe { engine, cuda } => inspect::probe(&engine, &cuda),
         Command::Agent(args) => crate::agent::join(&args),
+        Command::Bridge(args) => crate::bridge::main(&args),
         Command::Worker => {
             crate::worker::main(std::io::stdin(), std::io::stdout());
             Ok(Exit::Accepted)

@@ -4,20 +4,23 @@
 //! node is a worker whose reports come over a network. A node that is silent on both its connections is given up, and
 //! all its devices with it; what it had reported before comes when it is reached again, and is taken once.
 
+mod crossing;
 pub mod desk;
 pub mod hall;
+mod tables;
 
 use crate::clock;
 use crate::exit::Failure;
 use crate::protocol::authority::{Authority, Credentials};
-use crate::protocol::link::{Claim, Task};
-use crate::protocol::{FromWorker, ToWorker};
+use crate::protocol::link::{Claim, TRIAL, Task};
+use crate::protocol::{Beyond, FromWorker, Group, ToWorker};
 use crate::run::Input;
-use crate::shell::fleet::{Origin, Progress, Workers};
+use crate::shell::fleet::{self, Origin, Progress, Workers};
 use crate::shell::inbox::Inlet;
 use crate::topology;
 use desk::Desk;
 use hall::{Hall, NODE_SILENCE_NS, REACHED_NS};
+use hallmark_kernels::collective::CollectiveError;
 use hallmark_profiles::site::LoadedSite;
 use hallmark_results::frame::{FaultKind, Samples, Table, What};
 use hallmark_results::plan::Plan;
@@ -35,6 +38,8 @@ const STILL_NS: u64 = 1_000_000_000;
 /// Between two rows of how far the nodes' clocks are off; an older comparison is none.
 const COMPARED_NS: u64 = 1_000_000_000;
 const COMPARISON_NS: u64 = 5_000_000_000;
+/// Longest wait for all nodes to sum a little together.
+const TRIAL_NS: u64 = 90_000_000_000;
 /// Between two looks at whether an agent has left.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -73,6 +78,8 @@ pub struct Controller {
     /// The latest turn, and the first after this process itself had stood still.
     turned_ns: u64,
     awake_ns: u64,
+    /// What the nodes summed per second in the trial; `None` where they reduce nothing.
+    bytes_per_s: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -115,6 +122,7 @@ impl Controller {
             compare_ns: 0,
             turned_ns: clock::monotonic_ns(),
             awake_ns: 0,
+            bytes_per_s: None,
         })
     }
 
@@ -218,6 +226,60 @@ impl Controller {
         }
     }
 
+    /// Has all nodes sum a little together across each other, through MPI; gives the library that they share.
+    ///
+    /// # Errors
+    /// `Ok(Err(why))` where they cannot, and [`Failure`] when the operator interrupts.
+    pub fn try_reducing(
+        &mut self,
+        claims: &[Claim],
+        mut interrupted: impl FnMut() -> bool,
+    ) -> Result<Result<String, String>, Failure> {
+        let library = match crossing::possible(claims) {
+            Ok(library) => library,
+            Err(why) => return Ok(Err(why)),
+        };
+        let tasks = self.desk.crossing().begin(TRIAL, &self.devices, &[]);
+        for (node, task) in tasks {
+            self.task(node, task);
+        }
+        let begun_ns = clock::monotonic_ns();
+        loop {
+            if interrupted() {
+                return Err(Failure::broken(
+                    "interrupted before the load began; nothing was measured",
+                ));
+            }
+            let (outcome, waiting) = {
+                let crossing = self.desk.crossing();
+                (crossing.outcome(), crossing.waiting())
+            };
+            match outcome {
+                Some(Ok(bytes_per_s)) => {
+                    self.bytes_per_s = Some(bytes_per_s);
+                    return Ok(Ok(library));
+                }
+                Some(Err((node, why))) => {
+                    return Ok(Err(format!(
+                        "{library} does not sum across the nodes: node `{}`: {why}",
+                        self.names[node]
+                    )));
+                }
+                None => {}
+            }
+            let waited_ns = clock::monotonic_ns().saturating_sub(begun_ns);
+            if waited_ns > TRIAL_NS {
+                let silent: Vec<&str> = waiting.iter().map(|n| self.names[*n].as_str()).collect();
+                return Ok(Err(format!(
+                    "{library} has not summed across the nodes within {} s; without an answer: {}",
+                    TRIAL_NS / 1_000_000_000,
+                    silent.join(", ")
+                )));
+            }
+            clock::sleep(LOOK);
+        }
+    }
+
     /// What can still be asked of it once it drives a crew.
     pub fn handle(&self) -> Handle {
         Handle {
@@ -253,7 +315,7 @@ impl Controller {
         for node in self.present() {
             if let Some(off_s) = places[node].off_s(now_ns, COMPARISON_NS) {
                 inputs.push(Input::Samples(Samples {
-                    table: desk::clock_table_id(node),
+                    table: tables::clock_number(node),
                     at_ns: vec![run_ns],
                     columns: vec![vec![off_s]],
                 }));
@@ -337,7 +399,7 @@ impl Handle {
         let nodes = self.names.iter().zip(&self.devices).enumerate();
         let there = nodes.filter(|(_, (_, devices))| !devices.is_empty());
         there
-            .map(|(node, (name, _))| desk::clock_table(node, name, COMPARED_NS))
+            .map(|(node, (name, _))| tables::clock(node, name, COMPARED_NS))
             .collect()
     }
 
@@ -363,6 +425,24 @@ impl Handle {
 
 impl Workers for Controller {
     fn tell(&mut self, device: u32, order: &ToWorker) {
+        if let (
+            ToWorker::Regroup {
+                generation,
+                members,
+                ..
+            },
+            Some(_),
+        ) = (order, self.bytes_per_s)
+        {
+            // Before the first rank of the formation is told of it.
+            let tasks = self
+                .desk
+                .crossing()
+                .begin(*generation, &self.devices, members);
+            for (node, task) in tasks {
+                self.task(node, task);
+            }
+        }
         if let Some(node) = self.node_of(device) {
             let order = Box::new(order.clone());
             self.task(node, Task::Drive { device, order });
@@ -374,6 +454,27 @@ impl Workers for Controller {
             // Also where the node was given up: it may be reached again, with the device still at work.
             self.desk.hall().task(node, Task::Kill { device });
             self.desk.wake(node);
+        }
+    }
+
+    fn groups(&mut self, plan: &Plan, device: u32) -> Result<Vec<Group>, CollectiveError> {
+        // The node's agent makes the memory, and says where it is.
+        let first = self.node_of(device).map_or(0, |n| self.devices[n].start);
+        let bytes_per_s = self.bytes_per_s.unwrap_or(f64::INFINITY);
+        let group = |step| Group {
+            step,
+            path: std::path::PathBuf::new(),
+            rank: device,
+            ranks: plan.devices.len() as u32,
+            hall: Some(Beyond { first, bytes_per_s }),
+        };
+        Ok(fleet::reducing(plan).map(group).collect())
+    }
+
+    fn abandon(&mut self, generation: u32, lost: &[u32]) {
+        for node in self.present().collect::<Vec<_>>() {
+            let lost = lost.to_vec();
+            self.task(node, Task::Abandon { generation, lost });
         }
     }
 

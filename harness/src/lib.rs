@@ -3,6 +3,7 @@
 //! It implements no statistics and no judgement: it feeds frames to `hallmark-results` and obeys.
 
 pub mod agent;
+pub mod bridge;
 pub mod cli;
 pub mod clock;
 pub mod command;

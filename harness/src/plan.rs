@@ -147,12 +147,8 @@ pub fn make(
         fit(&mut profile.load, target.duration(), rate, dtype, devices);
     }
     let burn = burn::gemm(&profile.load, dtype, devices, settings.probe);
-    // Ranks that reduce together are of one machine so far.
-    let ranks = if settings.hall.is_some() {
-        1
-    } else {
-        devices.len()
-    };
+    let hall = settings.hall.as_ref();
+    let ranks = hall.map_or(devices.len(), |h| h.ranks(devices.len()));
     let sweeps = sweep::possible(devices, ranks);
     let (mut steps, step_of) = steps(&profile, dtype, ranks, burn, sweeps);
     let shortened = sweep::fit(&mut steps, devices);
@@ -164,7 +160,7 @@ pub fn make(
     limits.extend(sweep::limits(&profile, sweeps, shortened));
     let mut planned: Vec<PlannedDevice> = devices.iter().map(|d| planned(d, settings)).collect();
     if let Some(hall) = &settings.hall {
-        limits.push(hall::ALONE.to_owned());
+        limits.push(hall.limit());
         overrides.extend(hall.changes.iter().cloned());
         hall.place(&mut planned);
     }
@@ -187,6 +183,16 @@ pub fn make(
         block_ns: ns(profile.telemetry.block.duration()),
         transport: String::new(),
     })
+}
+
+/// Whether a profile asks for all-reduces, where there is more than one device.
+pub fn reduces(profile: &Profile) -> bool {
+    let asked = |phase: &Phase| match phase.pattern {
+        Pattern::Sweep => true,
+        Pattern::Training => phase.mode != Mode::ComputeOnly,
+        _ => false,
+    };
+    profile.load.phases.iter().any(asked)
 }
 
 fn ns(duration: Duration) -> u64 {

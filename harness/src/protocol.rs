@@ -62,6 +62,18 @@ pub struct Group {
     pub path: PathBuf,
     pub rank: u32,
     pub ranks: u32,
+    /// Where the group goes beyond this node: the last rank of the region is the node's bridge then.
+    #[serde(default)]
+    pub hall: Option<Beyond>,
+}
+
+/// What a rank has to know of a group that goes beyond its node.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Beyond {
+    /// Number in the hall of the node's first rank.
+    pub first: u32,
+    /// What the nodes summed per second when it was tried: how long a step may take rests on it.
+    pub bytes_per_s: f64,
 }
 
 /// Work on one segment.

@@ -113,6 +113,10 @@ pub struct Run {
     generation: u32,
     /// Some step reduces, so the devices form a group.
     reduces: bool,
+    /// The devices are of more than one node.
+    many_nodes: bool,
+    /// The generation of which is told that it broke with nobody missing.
+    told_hung: u32,
     /// Time from an order until it is begun, so that it has reached every node by then.
     lead_ns: u64,
     /// Members of the group as it stands; empty where no step reduces anything.
@@ -154,6 +158,8 @@ impl Run {
         let mut run = Self {
             workers: workers.collect(),
             reduces: plan.steps.iter().any(|s| !s.buckets.is_empty()),
+            told_hung: 0,
+            many_nodes: plan.devices.windows(2).any(|d| d[0].node != d[1].node),
             lead_ns: phase::lead_ns(&plan),
             shape: intake::shape(&standing),
             plan,
@@ -330,6 +336,7 @@ impl Run {
             // A pause of the whole machine uses up the patience of healthy ranks; one that hangs is found without them.
             return;
         }
+        self.hung(&why, missing, now_ns);
         for &rank in missing {
             if self
                 .workers

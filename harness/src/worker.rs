@@ -36,6 +36,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const REST_NS: u64 = 1_000_000_000;
 /// Bytes per second that even a slow memory moves: only for what a step is expected to take at most.
 const SLOW_BYTE_PER_S: u64 = 1_000_000_000;
+/// Times that nodes may need to sum under load of what they needed in the trial.
+const NODES_MARGIN: f64 = 4.0;
 /// Times that an operation of a sweep and its check pass over its payload, rather too many.
 const SWEEP_PASSES: u64 = 16;
 
@@ -257,7 +259,7 @@ impl Worker {
             self_test_passed,
             self_test,
             transport,
-            expected_ns: expected(&specs, test_ns),
+            expected_ns: expected(&specs, &groups, test_ns),
             facts,
         });
         let grouped = (0..steps.len()).filter(|s| groups.iter().any(|g| g.step == *s));
@@ -381,25 +383,37 @@ impl Bench {
 /// Takes this rank's place in the region; nobody is waited for, so that one who never comes holds nobody up.
 fn attach(group: &Group, spec: &StepSpec) -> Result<Box<dyn Collective>, KernelError> {
     let region = Region::attach(&group.path, group.ranks, &bucket_layout(spec))?;
+    let region = Arc::new(region);
     let clock = hallmark_kernels::timer::now_ns;
-    let attached = HostCollective::attach(Arc::new(region), group.rank, clock)?;
+    let attached = match group.hall {
+        Some(hall) => HostCollective::attach_bridged(region, group.rank, hall.first, clock)?,
+        None => HostCollective::attach(region, group.rank, clock)?,
+    };
     Ok(Box::new(attached))
 }
 
 /// What each step takes at most, if matmuls go no slower than the self-test's one did, its checks included.
-fn expected(specs: &[StepSpec], test_ns: u64) -> Vec<u64> {
+fn expected(specs: &[StepSpec], groups: &[Group], test_ns: u64) -> Vec<u64> {
     let tested = specs.iter().find_map(|s| s.gemms.first());
     let ns_per_flop = tested.map_or(0.0, |g| test_ns as f64 / g.flop().0.max(1.0));
+    // Between nodes: as the trial went, which nothing else loaded.
+    let beyond = groups.iter().find_map(|g| g.hall);
+    let byte_per_s = beyond.map_or(f64::INFINITY, |b| b.bytes_per_s / NODES_MARGIN);
     let step = |spec: &StepSpec| {
+        let payloads = spec.buckets.iter().map(|b| b.bytes.0);
+        // Of a sweep one operation, not the whole visit: it is what ranks wait for each other.
+        let between: u64 = match spec.sweep {
+            Some(_) => payloads.max().unwrap_or(0),
+            None => payloads.sum(),
+        };
         // AdamW reads four arrays and writes three; copy and triad touch five.
         let mut bytes = spec.parameters * 28 + spec.memory.0 * 5;
         if spec.sweep.is_some() {
-            // One operation, not the whole visit: it is what ranks wait for each other.
-            let largest = spec.buckets.iter().map(|b| b.bytes.0).max();
-            bytes += largest.unwrap_or(0) * SWEEP_PASSES;
+            bytes += between * SWEEP_PASSES;
         }
-        let matmuls_ns = (spec.flop().0 * ns_per_flop) as u64;
-        matmuls_ns.saturating_add((bytes as f64 * 1e9 / SLOW_BYTE_PER_S as f64) as u64)
+        let matmuls_ns = spec.flop().0 * ns_per_flop;
+        let moves_s = bytes as f64 / SLOW_BYTE_PER_S as f64 + between as f64 / byte_per_s;
+        (matmuls_ns + moves_s * 1e9) as u64
     };
     specs.iter().map(step).collect()
 }

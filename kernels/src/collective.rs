@@ -4,7 +4,7 @@
 //! place, every rank reads the total from its own output, and inputs stay as they were; or in place, over
 //! the inputs. Refuses to wait without a limit, to go on in a group that lost a member before the survivors have
 //! regrouped, and to know what bandwidth is acceptable. Transports: [`host`] (shared memory of one
-//! machine). Inputs whose total is exact in any order: [`exact`]. Ranks that share one device: [`within`].
+//! machine, and with a bridge a node of a hall). Between nodes: [`mpi`]. Inputs whose total is exact in any order: [`exact`]. Ranks that share one device: [`within`].
 //! All sizes one after the other, each result checked: [`sweep`].
 
 use std::path::PathBuf;
@@ -13,6 +13,7 @@ use std::time::Duration;
 pub mod alone;
 pub mod exact;
 pub mod host;
+pub mod mpi;
 pub mod sweep;
 pub mod within;
 
@@ -20,6 +21,8 @@ pub mod within;
 pub const LEAST_PATIENCE: Duration = Duration::from_millis(3_500);
 /// Time that a rank waits for the others to form a group.
 pub const FORMING: Duration = Duration::from_millis(10_500);
+/// The same where nodes have to find each other first.
+pub const FORMING_NODES: Duration = Duration::from_secs(45);
 
 /// Ranks that sum buckets together. Used from one thread.
 ///
@@ -244,6 +247,14 @@ pub enum CollectiveError {
         generation: u32,
         lost: Vec<u32>,
         waiting_for: Vec<u32>,
+    },
+    #[error(
+        "rank {rank} waited {waited_ms} ms for the other nodes in generation {generation}; its own node's ranks were all there"
+    )]
+    OtherNodes {
+        rank: u32,
+        generation: u32,
+        waited_ms: u64,
     },
     #[error(
         "rank {rank} reduces bucket {bucket} while rank {peer} is at {theirs}; all ranks submit buckets in one order"

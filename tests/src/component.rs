@@ -44,10 +44,14 @@ pub enum Component {
     LakeTools,
     /// Schemas of Kubernetes and JobSet, where `tests/kubernetes/schemas.py` puts them.
     KubernetesTools,
+    /// MPICH, where `tests/mpi/libraries.py` puts it.
+    Mpich,
+    /// Open MPI's `mpirun`.
+    OpenMpi,
 }
 
 impl Component {
-    pub const ALL: [Component; 8] = [
+    pub const ALL: [Component; 10] = [
         Self::Vulkan,
         Self::Chromium,
         Self::Tmux,
@@ -56,6 +60,8 @@ impl Component {
         Self::Slurm,
         Self::LakeTools,
         Self::KubernetesTools,
+        Self::Mpich,
+        Self::OpenMpi,
     ];
 
     /// Where it is: the program, or a driver's description.
@@ -72,6 +78,8 @@ impl Component {
             Self::KubernetesTools => {
                 pinned("tests/kubernetes/schemas.py", "target/kubernetes-tools")
             }
+            Self::Mpich => pinned("tests/mpi/libraries.py", "target/mpi-tools"),
+            Self::OpenMpi => program(&["mpirun.openmpi"]),
         }
     }
 
@@ -93,6 +101,8 @@ impl Component {
             Self::KubernetesTools => {
                 "python3 python3-pip, then run `python3 tests/kubernetes/schemas.py install`"
             }
+            Self::Mpich => "python3 python3-pip, then run `python3 tests/mpi/libraries.py install`",
+            Self::OpenMpi => "openmpi-bin libopenmpi3",
         }
     }
 

@@ -23,6 +23,7 @@ pub mod scenarios;
 pub mod slurm;
 pub mod staged;
 pub mod stopwatch;
+pub mod swept;
 pub mod synthetic;
 pub mod tidy;
 

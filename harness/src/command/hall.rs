@@ -11,7 +11,7 @@ use crate::controller::Controller;
 use crate::exit::{Exit, Failure};
 use crate::launch::kubernetes::manifest::Order;
 use crate::launch::{self, kubernetes, local, manual, quoted, slurm, ssh};
-use crate::plan::{self, hall, length};
+use crate::plan::{self, Settings, hall, length};
 use crate::protocol::link::Claim;
 use crate::run::Input;
 use crate::shell::inbox;
@@ -77,24 +77,22 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
         gathered(&site, &mut controller, interrupted, |told| view.note(told)).inspect_err(undo)?;
     let clock = RunClock::start();
     view.note(&format!("opening {} devices", devices.len()));
-    let asked = Asked {
-        probe: loaded.profile.load.fit_step.is_some(),
-        memory_test: loaded.profile.load.memory_test,
-    };
+    let asked = asked(loaded);
+    let note = |told: &str| view.note(told);
+    let reduces = tried(loaded, &mut controller, &claims, interrupted, note).inspect_err(undo)?;
     let desk = controller.handle();
     let mut crew = real::open(Box::new(controller), &devices, clock, asked, (inlet, inbox))
         .inspect_err(undo)?;
     settings.probe = crew.probes.iter().flatten().copied().reduce(f64::min);
-    let of_nodes: Vec<Vec<DeviceInfo>> = joined
-        .iter()
-        .map(|j| j.clone().unwrap_or_default())
-        .collect();
-    settings.hall = Some(hall::Hall::new(&site, args.rehearsal, &of_nodes));
+    let of_nodes = joined.iter().map(|j| j.clone().unwrap_or_default());
+    let of_nodes: Vec<Vec<DeviceInfo>> = of_nodes.collect();
+    settings.hall = Some(hall::Hall::new(&site, args.rehearsal, &of_nodes, reduces));
     let devices = merge(&devices, &crew);
     let planned = plan::make(loaded, &devices, &settings).map_err(Failure::usage);
-    let plan = planned.inspect_err(undo)?;
+    let mut plan = planned.inspect_err(undo)?;
     view.note("preparing steps and testing the audit");
     let prepared = crew.prepare(&plan, clock).inspect_err(undo)?;
+    plan.transport = transport(&prepared.transport, &settings);
     let opened = opened(args, &folder, host, clock, plan);
     let standing = Standing::open(&opened).map_err(Failure::broken)?;
     let pen = Pen::start(journal, crew.inputs.clone());
@@ -119,6 +117,13 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
     };
     let (standing, pen) = real::perform(standing, stage);
     record::conclude(&folder, &standing, pen, view.as_mut())
+}
+
+fn asked(loaded: &Loaded) -> Asked {
+    Asked {
+        probe: loaded.profile.load.fit_step.is_some(),
+        memory_test: loaded.profile.load.memory_test,
+    }
 }
 
 /// What is waited for, and what is to be done for it.
@@ -163,6 +168,8 @@ fn refuse(args: &Run) -> Result<(), Failure> {
 pub(super) fn arguments(args: &Run) -> Vec<String> {
     let mut arguments = vec!["agent".to_owned()];
     arguments.extend(args.cuda.arguments());
+    let library = args.mpi.iter();
+    arguments.extend(library.flat_map(|l| ["--mpi".to_owned(), l.display().to_string()]));
     arguments
 }
 
@@ -274,6 +281,36 @@ fn gathered(
 /// A run that was not begun leaves nothing behind: not its empty journal either.
 fn forget(folder: &Path) {
     let _ = std::fs::remove_file(folder.join(hallmark_results::store::JOURNAL));
+}
+
+/// By which library the nodes sum across each other, as they have just tried it, or why they do not.
+fn tried(
+    loaded: &Loaded,
+    controller: &mut Controller,
+    claims: &[Claim],
+    interrupted: impl FnMut() -> bool,
+    mut note: impl FnMut(&str),
+) -> Result<Result<String, String>, Failure> {
+    if !plan::reduces(&loaded.profile) {
+        return Ok(Err("the profile asks for no all-reduces".to_owned()));
+    }
+    note("trying whether the nodes sum across each other");
+    let tried = controller.try_reducing(claims, interrupted)?;
+    if let Err(why) = &tried {
+        note(&format!("nothing will be all-reduced: {why}"));
+    }
+    Ok(tried)
+}
+
+/// What moves the bytes of all-reduces, within a node and between nodes.
+fn transport(within: &str, settings: &Settings) -> String {
+    let library = settings.hall.as_ref().map(|h| h.reduces.as_ref());
+    match library {
+        Some(Ok(library)) if !within.is_empty() => {
+            format!("{within}; between nodes {library}")
+        }
+        _ => within.to_owned(),
+    }
 }
 
 /// What devices said when they opened, under the names that they have among those of all nodes.

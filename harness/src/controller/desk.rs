@@ -3,17 +3,20 @@
 //! It checks who speaks, that a report is new and about the node's own devices, and hands it to the run's inbox; when
 //! that is full the agent waits. It refuses what is too long, late or unreadable by ending that link alone.
 
+use super::crossing::Crossing;
 use super::hall::{Hall, Joined, Line, Refusal};
+use super::tables;
 use crate::clock;
 use crate::protocol::FromWorker;
 use crate::protocol::authority::{Credentials, is_for};
 use crate::protocol::codec::{MESSAGE_MAX, Packed};
-use crate::protocol::link::{Ahead, BEAT, Beat, Beaten, Claim, Down, LINK, Report, Said, Task, Up};
+use crate::protocol::link::{
+    Ahead, BEAT, Beat, Beaten, Cards, Claim, Down, LINK, Report, Said, Task, Up,
+};
 use crate::run::Input;
 use crate::shell::fleet::Origin;
 use crate::shell::inbox::Inlet;
-use hallmark_profiles::metric::Metric;
-use hallmark_results::frame::{FaultKind, Provenance, Series, SeriesKind, Table, What};
+use hallmark_results::frame::{FaultKind, Table, What};
 use rustls_pki_types::CertificateDer;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -41,16 +44,12 @@ const QUEUE: usize = 64;
 /// Between two tries to hand a report to a run that is busy, and between two looks at what an agent is to be told.
 const AGAIN: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_millis(500);
-/// Tables of one node.
-const TABLES: u32 = 1 << 16;
-/// Of these the last, which is the controller's own: how far the node's clock is off.
-const CLOCK: u32 = TABLES - 1;
-
 /// What the network and the run share.
 pub struct Desk {
     hall: Mutex<Hall>,
     inputs: Inlet,
     places: Mutex<Vec<Place>>,
+    crossing: Mutex<Crossing>,
     /// The load is over: an agent that joins from now on has only its log to hand over.
     finishing: AtomicBool,
 }
@@ -87,6 +86,7 @@ impl Desk {
             hall: Mutex::new(hall),
             inputs,
             places: Mutex::new(places),
+            crossing: Mutex::default(),
             finishing: AtomicBool::new(false),
         }
     }
@@ -121,6 +121,23 @@ impl Desk {
         lock(&self.places)
     }
 
+    /// How the nodes' bridges find each other.
+    pub fn crossing(&self) -> MutexGuard<'_, Crossing> {
+        lock(&self.crossing)
+    }
+
+    /// Takes what a bridge has put up, and shows it to all once they all have.
+    fn show(&self, node: usize, generation: u32, round: u32, cards: Cards) {
+        self.crossing().show(node, generation, round, cards);
+        let Some((nodes, task)) = self.crossing().complete() else {
+            return;
+        };
+        for node in nodes {
+            self.hall().task(node, task.clone());
+            self.wake(node);
+        }
+    }
+
     /// Has a node's link look at what the node is to be told.
     pub fn wake(&self, node: usize) {
         if let Some(place) = self.places().get(node) {
@@ -147,6 +164,17 @@ impl Desk {
         }
     }
 
+    /// Whether a node has not declared a table yet.
+    fn is_new(&self, node: usize, given: &Table) -> Result<bool, String> {
+        let known = self.places()[node].tables.insert(given.id, given.clone());
+        match known {
+            None => Ok(true),
+            // An agent that was started once more goes on with it.
+            Some(known) if known == *given => Ok(false),
+            Some(_) => Err(format!("table {} is another than it was", given.name)),
+        }
+    }
+
     /// A report as the run takes it; refused where it is not about the node's own devices.
     fn input(&self, node: usize, report: Report) -> Result<Option<Input>, String> {
         let own = self.places()[node].devices.clone();
@@ -163,10 +191,12 @@ impl Desk {
             )),
             _ => Ok(()),
         };
-        let table = |id: u32| match id < CLOCK {
-            true => Ok((node as u32 + 1) * TABLES + id),
-            false => Err(format!("node `{}` numbers a table {id}", name())),
+        let table = |id: u32| {
+            let number = tables::number(node, id);
+            number.ok_or_else(|| format!("node `{}` numbers a table {id}", name()))
         };
+        let number = report.number;
+        let from = |input| Input::From(origin(node, number), Box::new(input));
         let input = match report.said {
             Said::Worker { device, report } => {
                 known(Some(device))?;
@@ -182,16 +212,10 @@ impl Desk {
             Said::Table(mut given) => {
                 known(given.device)?;
                 given.id = table(given.id)?;
-                given.name = table_name(node, &name(), &given.name);
-                let known = self.places()[node].tables.insert(given.id, given.clone());
-                match known {
-                    None => Input::Table(given),
-                    // An agent that was started once more goes on with it.
-                    Some(known) if known == given => return Ok(None),
-                    Some(_) => {
-                        let table = &given.name;
-                        return Err(format!("table {table} is another than it was"));
-                    }
+                given.name = tables::name(node, &name(), &given.name);
+                match self.is_new(node, &given)? {
+                    true => Input::Table(given),
+                    false => return Ok(None),
                 }
             }
             Said::Samples(mut samples) => {
@@ -205,17 +229,41 @@ impl Desk {
                 }
                 Input::Event(on_node(what, &name()), device)
             }
+            Said::Cards {
+                generation,
+                round,
+                cards,
+            } => {
+                self.show(node, generation, round, cards);
+                return Ok(None);
+            }
+            Said::Bridge {
+                generation,
+                outcome,
+            } => {
+                let why = self.crossing().ended(node, generation, outcome);
+                return Ok(why.map(|why| from(broken_bridge(&name(), &why))));
+            }
             Said::Last => {
                 self.places()[node].done = true;
                 return Ok(None);
             }
         };
-        let origin = Origin {
-            node: node as u32,
-            number: report.number,
-        };
-        Ok(Some(Input::From(origin, Box::new(input))))
+        Ok(Some(from(input)))
     }
+}
+
+const fn origin(node: usize, number: u64) -> Origin {
+    Origin {
+        node: node as u32,
+        number,
+    }
+}
+
+fn broken_bridge(node: &str, why: &str) -> Input {
+    let kind = FaultKind::Collective;
+    let detail = format!("node `{node}`: {why}");
+    Input::Event(What::Fault { kind, detail }, None)
 }
 
 /// What a node tells of itself bears its name in the record of all.
@@ -231,32 +279,6 @@ fn on_node(what: What, node: &str) -> What {
             remedy,
         },
         what => what,
-    }
-}
-
-/// The number of [`clock_table`].
-pub const fn clock_table_id(node: usize) -> u32 {
-    (node as u32 + 1) * TABLES + CLOCK
-}
-
-/// The table of how far a node's clock is off the controller's since the run began.
-pub fn clock_table(node: usize, name: &str, period_ns: u64) -> Table {
-    Table {
-        id: clock_table_id(node),
-        name: table_name(node, name, "clock"),
-        source: "heartbeats".to_owned(),
-        provenance: Provenance::Measured,
-        device: None,
-        place: name.to_owned(),
-        period_ns,
-        series: vec![Series {
-            metric: Metric::ClockOffset,
-            label: String::new(),
-            unit: Metric::ClockOffset.spec().unit,
-            kind: SeriesKind::Gauge,
-            averaging_ns: None,
-            accuracy: None,
-        }],
     }
 }
 
@@ -277,21 +299,6 @@ impl Place {
         let error_ns = began.error_ns.saturating_add(now.error_ns);
         Some(moved_ns.saturating_add(error_ns) as f64 / 1e9)
     }
-}
-
-/// The name of a node's table in the record of all: unique by the node's number, whatever the nodes are called.
-fn table_name(node: usize, name: &str, table: &str) -> String {
-    const LONGEST: usize = 64;
-    let plain = |c: char| match c.to_ascii_lowercase() {
-        c if c.is_ascii_lowercase() || c.is_ascii_digit() => c,
-        _ => '-',
-    };
-    let number = format!("{}-", node + 1);
-    // What a sensor is called tells more than the end of a long host name.
-    let left = LONGEST.saturating_sub(number.len() + table.len() + 1);
-    let host: String = name.chars().take(left).map(plain).collect();
-    let text = format!("{number}{host}-{table}");
-    text.chars().map(plain).take(LONGEST).collect()
 }
 
 /// Something that nobody guesses.

@@ -20,16 +20,20 @@ pub struct Hall {
     pub promised: Vec<Vec<(String, String)>>,
     /// What makes this run another than its site file promises, one sentence each.
     pub changes: Vec<String>,
+    /// The library by which all nodes' devices reduce together, or why they do not.
+    pub reduces: Result<String, String>,
 }
-
-/// What this program does not do yet between nodes.
-pub const ALONE: &str = "every device works by itself: nothing is all-reduced within a node or between nodes, so \
-                         neither links nor switches are loaded";
 
 impl Hall {
     /// `rehearsal`: asked for on the command line. `joined`: for each node of the site the devices that came with its
     /// agent.
-    pub fn new(site: &LoadedSite, rehearsal: bool, joined: &[Vec<DeviceInfo>]) -> Self {
+    /// `reduces`: the library by which all devices reduce together, or why they do not.
+    pub fn new(
+        site: &LoadedSite,
+        rehearsal: bool,
+        joined: &[Vec<DeviceInfo>],
+        reduces: Result<String, String>,
+    ) -> Self {
         let nodes = site.nodes().zip(joined);
         let places = nodes.flat_map(|(node, devices)| {
             devices
@@ -58,6 +62,24 @@ impl Hall {
             places: places.collect(),
             promised: of_nodes.collect(),
             changes,
+            reduces,
+        }
+    }
+
+    /// Devices that reduce together, of so many.
+    pub(super) fn ranks(&self, devices: usize) -> usize {
+        if self.reduces.is_ok() { devices } else { 1 }
+    }
+
+    /// What a report has to say of links and switches.
+    pub(super) fn limit(&self) -> String {
+        match &self.reduces {
+            Ok(library) => format!(
+                "gradients go from device to host memory, and between nodes through {library}: no link between devices of a node is loaded"
+            ),
+            Err(why) => format!(
+                "every device works by itself: nothing is all-reduced within a node or between nodes, so neither links nor switches are loaded ({why})"
+            ),
         }
     }
 
@@ -182,7 +204,7 @@ mod tests {
         site.site.devices.link_width = Some(16);
         site.site.devices.firmware = Some("96.00".to_owned());
         let joined = [vec![device("cpu0"), device("cpu1")], Vec::new(), Vec::new()];
-        let hall = Hall::new(&site, false, &joined);
+        let hall = Hall::new(&site, false, &joined, Err(String::new()));
         let both = [("pcie_width", "16"), ("vbios", "96.00")];
         let both = both.map(|(key, value)| (key.to_owned(), value.to_owned()));
         assert_eq!(hall.promised, [both.to_vec(), both.to_vec()]);
@@ -192,11 +214,24 @@ mod tests {
     #[test]
     fn a_rehearsal_on_one_machine_is_another_run_than_the_site_promises() {
         let mut site = hall();
-        assert!(Hall::new(&site, false, &[]).changes.is_empty());
-        let changes = Hall::new(&site, true, &[]).changes;
-        assert!(changes[0].contains("rehearsal"), "{changes:?}");
+        let changes =
+            |site: &_, rehearsal| Hall::new(site, rehearsal, &[], Err(String::new())).changes;
+        assert!(changes(&site, false).is_empty());
+        let told = changes(&site, true);
+        assert!(told[0].contains("rehearsal"), "{told:?}");
         site.site.launcher = Launcher::Local;
-        let changes = Hall::new(&site, false, &[]).changes;
-        assert!(changes[0].contains("rehearsal"), "{changes:?}");
+        let told = changes(&site, false);
+        assert!(told[0].contains("rehearsal"), "{told:?}");
+    }
+
+    #[test]
+    fn devices_reduce_together_or_the_report_says_why_not() {
+        let reducing = Hall::new(&hall(), false, &[], Ok("MPICH 5".to_owned()));
+        assert_eq!(reducing.ranks(16), 16);
+        assert!(reducing.limit().contains("between nodes through MPICH 5"));
+        let alone = Hall::new(&hall(), false, &[], Err("n2 has none".to_owned()));
+        assert_eq!(alone.ranks(16), 1);
+        let limit = alone.limit();
+        assert!(limit.contains("nothing is all-reduced") && limit.contains("(n2 has none)"));
     }
 }

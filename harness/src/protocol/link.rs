@@ -13,7 +13,7 @@ use hallmark_results::plan::Plan;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; both sides must have the same, and are one program anyway.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The two methods, by their path: a stream of reports against tasks, and a heartbeat that also compares clocks.
 /// Each has a connection of its own, so that a long queue on the first does not look like silence.
 pub const LINK: &str = "/hallmark.v1.Control/Link";
@@ -54,6 +54,48 @@ pub struct Claim {
     /// Devices that telemetry sees.
     pub watched: Vec<DeviceKey>,
     pub absent: Vec<Absent>,
+    /// The library of MPI that it would reduce with across nodes, or why there is none.
+    #[serde(default = "unasked")]
+    pub mpi: Result<Mpi, String>,
+}
+
+fn unasked() -> Result<Mpi, String> {
+    Err("its agent was not asked for MPI".to_owned())
+}
+
+/// A library of MPI on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mpi {
+    /// What it says that it is.
+    pub version: String,
+    pub world: World,
+}
+
+/// How the bridges of all nodes find each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum World {
+    /// Through this program, in any number and as often as need be.
+    Own,
+    /// Through the launcher that started the agents, which formed one world, once.
+    Launcher { name: String, ranks: u32 },
+}
+
+/// Cards of bridges: what each puts up for the others, by its keys.
+pub type Cards = Vec<(String, String)>;
+
+/// The trial before the run, which is no generation of a group.
+pub const TRIAL: u32 = 0;
+
+/// The bridge of a node in one formation of the group.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// The group's generation; 0 for a trial.
+    pub generation: u32,
+    /// The node's number among those that have members, and how many these are.
+    pub node: u32,
+    pub nodes: u32,
+    /// Members of the group on this node, by their numbers in the hall; none in a trial.
+    pub members: Vec<u32>,
 }
 
 /// What lets an agent in.
@@ -98,6 +140,17 @@ pub enum Said {
         what: What,
         device: Option<u32>,
     },
+    /// What this node's bridge shows to all others, in this round.
+    Cards {
+        generation: u32,
+        round: u32,
+        cards: Cards,
+    },
+    /// The bridge found the others, and what they summed per second together in a trial; or how it ended.
+    Bridge {
+        generation: u32,
+        outcome: Result<f64, String>,
+    },
     /// Sensors and workers have ended: nothing follows.
     Last,
 }
@@ -134,6 +187,19 @@ pub enum Task {
     },
     Kill {
         device: u32,
+    },
+    /// Start the node's bridge anew.
+    Bridge(Span),
+    /// What all bridges show in this round.
+    Cards {
+        generation: u32,
+        round: u32,
+        cards: Cards,
+    },
+    /// Give a generation up, for these members are lost.
+    Abandon {
+        generation: u32,
+        lost: Vec<u32>,
     },
     /// Begin to read sensors.
     Sense {

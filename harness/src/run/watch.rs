@@ -78,6 +78,21 @@ impl Run {
         LEAST_PATIENCE.max(Duration::from_nanos(self.longest_ns(members)) * GROUP_PATIENCE)
     }
 
+    /// All ranks were there and their all-reduce came to no end: what lies between the nodes is at fault. Told once for a
+    /// formation; one that fails before any work, or of which a device is lost, is told of otherwise.
+    pub(super) fn hung(&mut self, why: &str, missing: &[u32], now_ns: u64) {
+        let whole = self.group.iter().all(|d| {
+            let worker = self.workers.get(*d as usize);
+            worker.is_some_and(|w| w.duty != Duty::Dead)
+        });
+        let known = std::mem::replace(&mut self.told_hung, self.generation) == self.generation;
+        if self.many_nodes && missing.is_empty() && whole && !known {
+            let kind = FaultKind::Collective;
+            let detail = format!("no all-reduce between the nodes any more: {why}");
+            self.event(now_ns, None, What::Fault { kind, detail });
+        }
+    }
+
     /// Declares silent what has shown no completed step for too long.
     pub(super) fn watch(&mut self, now_ns: u64) {
         // A fast rank's step lasts as long as the slowest rank's.
@@ -97,7 +112,8 @@ impl Run {
             let known_ns = known_ns.max(group_ns);
             let limit = match w.duty {
                 Duty::Busy => least.max(known_ns.min(EXPECTED_NS_MAX).saturating_mul(PATIENCE)),
-                Duty::Regrouping if self.generation > 1 => REGROUP_SILENCE_NS,
+                // Nodes find each other anew for each formation.
+                Duty::Regrouping if self.generation > 1 && !self.many_nodes => REGROUP_SILENCE_NS,
                 Duty::Regrouping => FIRST_GROUP_SILENCE_NS,
                 Duty::Idle | Duty::Broken | Duty::Dead => return None,
             };

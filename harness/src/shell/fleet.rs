@@ -4,9 +4,13 @@
 //! error for the record. A worker that is gone says so once, with its exit status. A process that the
 //! kernel cannot end is waited for briefly and left behind: it holds up neither the run nor its end.
 
-use crate::protocol::{self, FromWorker, ToWorker};
+use crate::protocol::{self, FromWorker, Group, ToWorker};
 use crate::run::Input;
 use crate::shell::inbox::Inlet;
+use hallmark_kernels::collective::CollectiveError;
+use hallmark_kernels::collective::host::Region;
+use hallmark_kernels::work::bucket_layout;
+use hallmark_results::plan::Plan;
 use std::collections::VecDeque;
 use std::io::{BufWriter, Read};
 use std::path::PathBuf;
@@ -60,6 +64,15 @@ pub trait Workers {
     /// Kills a worker at once.
     fn kill(&mut self, device: u32);
 
+    /// The groups of a device, in memory that is made with the first call and lives as long as this does.
+    ///
+    /// # Errors
+    /// [`CollectiveError`] when memory is short.
+    fn groups(&mut self, plan: &Plan, device: u32) -> Result<Vec<Group>, CollectiveError>;
+
+    /// Gives the group's generation up, so that nobody waits for the lost ranks.
+    fn abandon(&mut self, generation: u32, lost: &[u32]);
+
     /// Called once a turn: reports heard since the last one have led to all frames up to `progress.handed`. Gives what
     /// else the run has to hear.
     fn turn(&mut self, heard: &[Origin], progress: Progress, now_ns: u64) -> Vec<Input> {
@@ -94,6 +107,30 @@ impl Workers for Fleet {
         Self::kill(self, device);
     }
 
+    fn groups(&mut self, plan: &Plan, device: u32) -> Result<Vec<Group>, CollectiveError> {
+        let ranks = plan.devices.len() as u32;
+        if self.regions.is_empty() {
+            for step in reducing(plan) {
+                let region = Region::create(ranks, &bucket_layout(&plan.steps[step]))?;
+                self.regions.push((step, region));
+            }
+        }
+        let of = |(step, region): &(usize, Region)| Group {
+            step: *step,
+            path: region.path().to_owned(),
+            rank: device,
+            ranks,
+            hall: None,
+        };
+        Ok(self.regions.iter().map(of).collect())
+    }
+
+    fn abandon(&mut self, generation: u32, lost: &[u32]) {
+        for (_, region) in &self.regions {
+            region.abort(generation, lost);
+        }
+    }
+
     fn finish(&mut self) -> u64 {
         LAST_ROWS_NS
     }
@@ -108,9 +145,17 @@ impl Workers for Fleet {
     }
 }
 
+/// Indices of the plan's steps that reduce: each has a group of its own.
+pub fn reducing(plan: &Plan) -> impl Iterator<Item = usize> + '_ {
+    let steps = plan.steps.iter().enumerate();
+    steps.filter(|(_, s)| !s.buckets.is_empty()).map(|(i, _)| i)
+}
+
 /// All workers of a run.
 pub struct Fleet {
     workers: Vec<Process>,
+    /// The memory of each step that reduces.
+    regions: Vec<(usize, Region)>,
 }
 
 struct Process {
@@ -135,6 +180,7 @@ impl Fleet {
         let program = other_program().map_or_else(std::env::current_exe, Ok)?;
         let mut fleet = Self {
             workers: Vec::new(),
+            regions: Vec::new(),
         };
         for (index, variables) in environment.iter().enumerate() {
             let mut command = Command::new(&program);

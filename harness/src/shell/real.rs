@@ -4,17 +4,14 @@
 
 use crate::clock::{self, RunClock};
 use crate::exit::Failure;
-use crate::protocol::{FromWorker, Group, ToWorker};
+use crate::protocol::{FromWorker, ToWorker};
 use crate::run::{Input, Output, Run};
 use crate::shell::fleet::{Fleet, Origin, Progress, Workers};
 use crate::shell::inbox::{INPUTS_MAX, Inlet};
 use crate::shell::pen::Pen;
 use crate::shell::probes::{Probe, Probes};
 use crate::view::{Key, View};
-use hallmark_kernels::collective::CollectiveError;
-use hallmark_kernels::collective::host::Region;
 use hallmark_kernels::device::DeviceInfo;
-use hallmark_kernels::work::bucket_layout;
 use hallmark_results::frame::{Closed, Ending, FaultKind, Frame, Table, What};
 use hallmark_results::plan::Plan;
 use hallmark_results::standing::Standing;
@@ -192,37 +189,22 @@ impl Crew {
 
     /// Prepares all steps on all devices that are there, and lays out the memory of their group, which the run forms.
     ///
-    /// Returns the shared regions, which must live as long as the run, and the self-tests.
-    ///
     /// # Errors
-    /// [`Failure`] when a region cannot be made or the operator interrupts.
+    /// [`Failure`] when its memory cannot be made or the operator interrupts.
     pub fn prepare(&mut self, plan: &Plan, clock: RunClock) -> Result<Prepared, Failure> {
         let present: Vec<u32> = (0..plan.devices.len() as u32)
             .filter(|d| !self.is_missing(*d))
             .collect();
-        let ranks = plan.devices.len() as u32;
-        let reducing = plan.steps.iter().enumerate();
-        let reducing = reducing.filter(|(_, s)| !present.is_empty() && !s.buckets.is_empty());
-        let regions = reducing
-            .map(|(step, spec)| Ok((step, Region::create(ranks, &bucket_layout(spec))?)))
-            .collect::<Result<Vec<(usize, Region)>, CollectiveError>>()
-            .map_err(Failure::broken)?;
         for &device in &present {
-            let groups = regions.iter().map(|(step, region)| Group {
-                step: *step,
-                path: region.path().to_owned(),
-                rank: device,
-                ranks,
-            });
+            let groups = self.fleet.groups(plan, device).map_err(Failure::broken)?;
             let order = ToWorker::Prepare {
                 steps: plan.steps.clone(),
-                groups: groups.collect(),
+                groups,
                 queue_depth: plan.queue_depth,
             };
             self.fleet.tell(device, &order);
         }
         let mut prepared = Prepared {
-            regions: regions.into_iter().map(|r| r.1).collect(),
             self_tests: Vec::new(),
             expected_ns: Vec::new(),
             facts: Vec::new(),
@@ -258,8 +240,6 @@ impl Crew {
 
 /// What preparing came to.
 pub struct Prepared {
-    /// One for each step that reduces; they must live as long as the run.
-    pub regions: Vec<Region>,
     pub self_tests: Vec<(u32, bool, String)>,
     /// About how long each step takes, by device.
     pub expected_ns: Vec<(u32, Vec<u64>)>,
@@ -306,7 +286,6 @@ pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
     }
     let mut hands = Hands {
         fleet: crew.fleet,
-        regions: prepared.regions,
         pen: &pen,
         view,
         ending: None,
@@ -442,7 +421,6 @@ fn last_row(
 
 struct Hands<'a> {
     fleet: Box<dyn Workers>,
-    regions: Vec<Region>,
     pen: &'a Pen,
     view: &'a mut dyn View,
     ending: Option<Ending>,
@@ -472,9 +450,7 @@ impl Hands<'_> {
                 Output::Tell(device, order) => self.fleet.tell(device, &order),
                 Output::Kill(device) => self.fleet.kill(device),
                 Output::Abandon { generation, lost } => {
-                    for region in &self.regions {
-                        region.abort(generation, &lost);
-                    }
+                    self.fleet.abandon(generation, &lost);
                 }
                 Output::Finished(ending) => self.ending = Some(ending),
             }

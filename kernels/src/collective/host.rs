@@ -5,7 +5,12 @@
 //! sum has one order and so the same bits everywhere. Two flags per rank order it: *arrived* and *done*.
 //! A rank that stays away is named within the caller's limit, and the survivors regroup. Refuses
 //! to trust what a peer wrote: flags out of step, another bucket or other members are errors.
+//!
+//! Where a hall reduces across nodes, one more slot of the region is a [`bridge`]'s: the members sum into its input, it
+//! adds the other nodes' sums, and each member copies the total from its output. Ranks are then numbered in the whole hall.
 
+pub mod bridge;
+mod hall;
 mod region;
 mod sum;
 mod wait;
@@ -17,7 +22,8 @@ mod tests;
 
 pub use region::{Progress, RANKS_MAX, Region};
 
-use crate::collective::{Collective, CollectiveError, Reduced};
+use crate::collective::{Collective, CollectiveError, FORMING_NODES, Reduced};
+use hall::Hall;
 use region::{Slot, mask, ranks_of};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
@@ -36,9 +42,11 @@ const NO_BUCKET: u32 = u32::MAX;
 /// One rank of a group over shared memory. Dropping it gives the generation up, so that peers do not wait for it.
 pub struct HostCollective {
     region: Arc<Region>,
+    /// Slot in the region; members are slots too.
     rank: u32,
     generation: u32,
     members: Vec<u32>,
+    hall: Option<Hall>,
     /// Reductions of this generation, modulo 2³².
     count: u32,
     /// Cleared by the first error of a generation.
@@ -112,6 +120,7 @@ impl HostCollective {
             rank,
             generation: 0,
             members: Vec::new(),
+            hall: None,
             count: 0,
             whole: false,
             mapped: false,
@@ -139,27 +148,31 @@ impl HostCollective {
 
     fn wait_with(&self, patience: &Patience, word: Word, want: u32) -> Result<(), Stop> {
         for &peer in self.members.iter().filter(|&&m| m != self.rank) {
-            let Ok(slot) = self.slot(peer) else {
-                continue; // `regroup` bounds the members
-            };
-            loop {
-                let seen = word.of(slot).load(Ordering::Acquire);
-                // First: who left after having arrived has arrived.
-                if seen == want {
-                    break;
-                }
-                if self.region.aborted(self.generation) {
-                    return Err(Stop::Aborted);
-                }
-                if !word.can_still_become(seen, want) {
-                    return Err(Stop::Odd { peer, found: seen });
-                }
-                if patience.pause(word.of(slot), &slot.sleepers, seen) == Patient::NoMore {
-                    return Err(Stop::TimedOut);
-                }
-            }
+            self.wait_for(peer, patience, word, want)?;
         }
         Ok(())
+    }
+
+    fn wait_for(&self, peer: u32, patience: &Patience, word: Word, want: u32) -> Result<(), Stop> {
+        let Ok(slot) = self.slot(peer) else {
+            return Ok(()); // `regroup` bounds the members
+        };
+        loop {
+            let seen = word.of(slot).load(Ordering::Acquire);
+            // First: who left after having arrived has arrived.
+            if seen == want {
+                return Ok(());
+            }
+            if self.region.aborted(self.generation) {
+                return Err(Stop::Aborted);
+            }
+            if !word.can_still_become(seen, want) {
+                return Err(Stop::Odd { peer, found: seen });
+            }
+            if patience.pause(word.of(slot), &slot.sleepers, seen) == Patient::NoMore {
+                return Err(Stop::TimedOut);
+            }
+        }
     }
 
     /// Gives the generation up for all and says why.
@@ -177,23 +190,33 @@ impl HostCollective {
                         .is_ok_and(|s| word.of(s).load(Ordering::Acquire) != want)
             })
             .collect();
+        let named = |slots: Vec<u32>| slots.into_iter().map(|s| self.named(s)).collect::<Vec<_>>();
         match why {
             Stop::Aborted => CollectiveError::Aborted {
                 generation,
-                lost: ranks_of(self.region.lost() & mask(&self.members)),
-                waiting_for,
+                lost: named(ranks_of(self.region.lost() & mask(&self.members))),
+                waiting_for: named(waiting_for),
             },
             Stop::TimedOut => {
                 self.region.abort_mask(generation, mask(&waiting_for));
+                let waited_ms = (self.now_ns)().saturating_sub(began_ns) / 1_000_000;
+                if waiting_for.is_empty() && self.hall.is_some() {
+                    return CollectiveError::OtherNodes {
+                        rank: self.named(self.rank),
+                        generation,
+                        waited_ms,
+                    };
+                }
                 CollectiveError::TimedOut {
-                    rank: self.rank,
+                    rank: self.named(self.rank),
                     generation,
-                    waited_ms: (self.now_ns)().saturating_sub(began_ns) / 1_000_000,
-                    waiting_for,
+                    waited_ms,
+                    waiting_for: named(waiting_for),
                 }
             }
             Stop::Odd { peer, found } => {
                 self.region.abort_mask(generation, mask(&[peer]));
+                let peer = self.named(peer);
                 match word {
                     Word::Generation => CollectiveError::StaleGeneration {
                         generation,
@@ -249,9 +272,13 @@ impl HostCollective {
         if let Err(why) = self.wait_for_all(Word::Done, want, deadline_ns) {
             return Err(self.stop(why, Word::Done, want, started_ns));
         }
+        if let Err(why) = self.wait_for_bridge(Word::Done, want, deadline_ns) {
+            return Err(self.stop(why, Word::Done, want, started_ns));
+        }
         // Later reads of the outputs stay behind the peers' flags, each read with acquire above.
         fence(Ordering::Acquire);
         self.count = want;
+        let (arrived_last_ns, last) = self.of_all_nodes(arrived_last_ns, last)?;
         Ok(Reduced {
             started_ns,
             arrived_last_ns,
@@ -261,43 +288,85 @@ impl HostCollective {
         })
     }
 
+    /// Reduces `bucket` into the buffers of side `to`.
+    fn reduce(
+        &mut self,
+        bucket: usize,
+        limit: Duration,
+        to: Side,
+    ) -> Result<Reduced, CollectiveError> {
+        let floats = self.region.floats(bucket)?;
+        // Buckets are counted in `usize`, but nobody lays out 2³² of them: each takes a page.
+        let name = u32::try_from(bucket).unwrap_or(NO_BUCKET - 1);
+        let Some(bridge) = self.bridge() else {
+            return self.meet(name, floats as u64 * 4, limit, |me| {
+                me.sum_share(bucket, &me.members, to)
+            });
+        };
+        let mut reduced = self.meet(name, floats as u64 * 4, limit, |me| {
+            me.sum_share(bucket, &[bridge], Region::input)
+        })?;
+        let total = self.region.output(bucket, bridge)?;
+        let own = to(&self.region, bucket, self.rank)?;
+        // SAFETY: both are `floats` long and apart from each other. The bridge writes its output only once all members
+        // have arrived at the next reduction, which this rank has not; a process that breaks this changes values only.
+        unsafe { std::ptr::copy_nonoverlapping(total.cast_const(), own, floats) };
+        reduced.ended_ns = (self.now_ns)();
+        Ok(reduced)
+    }
+
+    /// Whether a peer formed the generation with the same members of this node.
+    fn same_members(&self, peer: u32) -> Result<(), CollectiveError> {
+        let theirs = self.slot(peer)?.members.load(Ordering::Relaxed);
+        if theirs != mask(&self.members) {
+            self.region.abort_mask(self.generation, 0);
+            return Err(CollectiveError::MembersDiffer {
+                rank: self.named(self.rank),
+                ours: self.members.clone(),
+                peer: self.named(peer),
+                theirs: ranks_of(theirs),
+            });
+        }
+        Ok(())
+    }
+
     /// When the last member arrived and which it was, once all have and if all brought `bucket`.
     fn arrivals(&self, bucket: u32, started_ns: u64) -> Result<(u64, u32), CollectiveError> {
         let now_ns = (self.now_ns)();
-        let mut latest = (started_ns, self.rank);
+        let mut latest = (started_ns, self.named(self.rank));
         for &peer in self.members.iter().filter(|&&m| m != self.rank) {
             let slot = self.slot(peer)?;
             let theirs = slot.bucket.load(Ordering::Relaxed);
             if theirs != bucket {
                 return Err(CollectiveError::OrderDiffers {
-                    rank: self.rank,
+                    rank: self.named(self.rank),
                     bucket,
-                    peer,
+                    peer: self.named(peer),
                     theirs,
                 });
             }
             // A peer's word for its arrival counts only as far as it can be true.
             let arrived_ns = slot.arrived_ns.load(Ordering::Relaxed);
             if arrived_ns > latest.0 && arrived_ns <= now_ns {
-                latest = (arrived_ns, peer);
+                latest = (arrived_ns, self.named(peer));
             }
         }
         Ok(latest)
     }
 
-    /// Sums this rank's piece into the buffers of side `to`; `false` if the generation was given up meanwhile.
-    fn sum_share(&self, bucket: usize, to: Side) -> Result<bool, CollectiveError> {
+    /// Sums this rank's piece into the buffers of side `to` of these slots; `false` if the generation was given up meanwhile.
+    fn sum_share(&self, bucket: usize, into: &[u32], to: Side) -> Result<bool, CollectiveError> {
         let floats = self.region.floats(bucket)?;
         let place = self.members.iter().take_while(|&&m| m != self.rank).count();
         let (from, end) = piece(floats, place, self.members.len());
-        let gather = |side: Side| {
-            self.members
+        let gather = |side: Side, slots: &[u32]| {
+            slots
                 .iter()
                 .map(|&m| side(&self.region, bucket, m))
                 .collect::<Result<Vec<_>, _>>()
         };
-        let mut outs = gather(to)?;
-        let mut ins: Vec<*const f32> = gather(Region::input)?
+        let mut outs = gather(to, into)?;
+        let mut ins: Vec<*const f32> = gather(Region::input, &self.members)?
             .into_iter()
             .map(<*mut f32>::cast_const)
             .collect();
@@ -327,11 +396,11 @@ impl HostCollective {
 
 impl Collective for HostCollective {
     fn rank(&self) -> u32 {
-        self.rank
+        self.named(self.rank)
     }
 
     fn members(&self) -> &[u32] {
-        &self.members
+        self.hall.as_ref().map_or(&self.members, |h| &h.everyone)
     }
 
     fn generation(&self) -> u32 {
@@ -363,12 +432,7 @@ impl Collective for HostCollective {
     }
 
     fn all_reduce(&mut self, bucket: usize, limit: Duration) -> Result<Reduced, CollectiveError> {
-        let bytes = self.region.floats(bucket)? as u64 * 4;
-        // Buckets are counted in `usize`, but nobody lays out 2³² of them: each takes a page.
-        let name = u32::try_from(bucket).unwrap_or(NO_BUCKET - 1);
-        self.meet(name, bytes, limit, |me| {
-            me.sum_share(bucket, Region::output)
-        })
+        self.reduce(bucket, limit, Region::output)
     }
 
     fn all_reduce_in_place(
@@ -376,9 +440,7 @@ impl Collective for HostCollective {
         bucket: usize,
         limit: Duration,
     ) -> Result<Reduced, CollectiveError> {
-        let bytes = self.region.floats(bucket)? as u64 * 4;
-        let name = u32::try_from(bucket).unwrap_or(NO_BUCKET - 1);
-        self.meet(name, bytes, limit, |me| me.sum_share(bucket, Region::input))
+        self.reduce(bucket, limit, Region::input)
     }
 
     fn barrier(&mut self, limit: Duration) -> Result<Reduced, CollectiveError> {
@@ -391,15 +453,19 @@ impl Collective for HostCollective {
         members: &[u32],
         limit: Duration,
     ) -> Result<(), CollectiveError> {
-        let ranks = self.region.ranks();
-        let mut sorted = members.to_vec();
-        sorted.sort_unstable();
-        sorted.dedup();
-        let bounded = sorted.iter().all(|&m| m < ranks);
-        if sorted.len() != members.len() || !bounded || !sorted.contains(&self.rank) {
+        let ranks = match &self.hall {
+            // How many ranks other nodes have is not known here.
+            Some(_) => u32::MAX,
+            None => self.region.ranks(),
+        };
+        let mut everyone = members.to_vec();
+        everyone.sort_unstable();
+        everyone.dedup();
+        let bounded = everyone.iter().all(|&m| m < ranks);
+        if everyone.len() != members.len() || !bounded || !everyone.contains(&self.rank()) {
             return Err(CollectiveError::BadMembers {
                 members: members.to_vec(),
-                rank: self.rank,
+                rank: self.rank(),
                 ranks,
             });
         }
@@ -414,7 +480,16 @@ impl Collective for HostCollective {
         self.region.abort_mask(self.generation, 0);
         self.region.found(self.rank);
         self.generation = generation;
-        self.members = sorted;
+        self.members = match &mut self.hall {
+            Some(hall) => {
+                let slots = self.region.ranks() - 1;
+                let own = everyone.iter().filter_map(|m| m.checked_sub(hall.first));
+                let own = own.filter(|slot| *slot < slots).collect();
+                hall.everyone = everyone;
+                own
+            }
+            None => everyone,
+        };
         self.count = 0;
         self.whole = false;
         let slot = self.slot(self.rank)?;
@@ -427,16 +502,15 @@ impl Collective for HostCollective {
             return Err(self.stop(why, Word::Generation, generation, began_ns));
         }
         for &peer in &self.members {
-            let theirs = self.slot(peer)?.members.load(Ordering::Relaxed);
-            if theirs != mask(&self.members) {
-                self.region.abort_mask(generation, 0);
-                return Err(CollectiveError::MembersDiffer {
-                    rank: self.rank,
-                    ours: self.members.clone(),
-                    peer,
-                    theirs: ranks_of(theirs),
-                });
+            self.same_members(peer)?;
+        }
+        if let Some(bridge) = self.bridge() {
+            // It forms a world with the other nodes' bridges first.
+            let deadline_ns = deadline(began_ns, limit.max(FORMING_NODES));
+            if let Err(why) = self.wait_for_bridge(Word::Generation, generation, deadline_ns) {
+                return Err(self.stop(why, Word::Generation, generation, began_ns));
             }
+            self.same_members(bridge)?;
         }
         if !self.mapped {
             // Every member has placed its own buffers by now.

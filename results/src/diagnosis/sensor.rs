@@ -18,10 +18,12 @@ use crate::verdict::limits;
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::{Unit, human};
 
-/// A reading rests for at least so long, so many periods, and so many times as long as its peers'.
+/// A reading rests for at least so long, so many periods, so many times as long as its peers', and as the twentieth of
+/// them that rests longest.
 const STUCK_NS: u64 = 30_000_000_000;
 const STUCK_PERIODS: u64 = 30;
-const STUCK_PEERS: u64 = 10;
+const STUCK_PEERS: f64 = 10.0;
+const STUCK_LONGEST: f64 = 2.0;
 /// A reading that moves less often than its peers' by this factor is told again and again.
 const STALE_MOVES: f64 = 0.3;
 const STALE_LEAST: f64 = 0.5;
@@ -90,9 +92,10 @@ fn stuck(standing: &Standing, run: &TableRun, column: usize) -> Option<Ill> {
     if length < least || run.table.device.is_none() {
         return None;
     }
-    let usual = standing
-        .usual()
-        .rest_ns(&run.table.series[column], Some(length as f64));
+    let (series, one) = (&run.table.series[column], Some(length as f64));
+    let usual = standing.usual().rest_ns(series, one);
+    // A slow quantity rests long where it lies between two digits: then some peers rest as long.
+    let longest = standing.usual().rest_most_ns(series, one).unwrap_or(0.0);
     // A device that was lost has nothing to say any more.
     let lost = run
         .table
@@ -105,7 +108,8 @@ fn stuck(standing: &Standing, run: &TableRun, column: usize) -> Option<Ill> {
         None if power.contains(&run.table.series[column].metric) => 0.0,
         None => return None,
     };
-    (!lost && length as f64 >= STUCK_PEERS as f64 * usual).then(|| Ill {
+    let least = (STUCK_PEERS * usual).max(STUCK_LONGEST * longest);
+    (!lost && length as f64 >= least).then(|| Ill {
         cause: Cause::SensorStuck,
         onset_ns: from,
         why: format!(

@@ -58,7 +58,13 @@ impl Usual {
         middle(&self.kind(series)?.rests, own)
     }
 
-    /// The same of those twentieth that move least.
+    /// The same of that twentieth that rest longest.
+    pub fn rest_most_ns(&self, series: &Series, own: Option<f64>) -> Option<f64> {
+        let rests = &self.kind(series)?.rests;
+        others(rests, own, |count, at| at(count - 1 - count / 20))
+    }
+
+    /// Share of the others' readings that move, 0 to 1, of that twentieth that move least.
     pub fn moves_least(&self, series: &Series, own: Option<f64>) -> Option<f64> {
         others(&self.kind(series)?.moves, own, |count, at| at(count / 20))
     }

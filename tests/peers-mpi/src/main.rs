@@ -1,5 +1,5 @@
-//! Compares the all-reduce over shared memory with MPICH's between the same number of local
-//! processes and with the rate of a triad on the same cores, all in one run.
+//! Compares the all-reduce over shared memory with MPICH's between the same number of local processes and with the rate
+//! of a triad on the same cores, and the all-reduce across nodes with the MPICH that carries it, all in one run.
 //!
 //! Each round starts fresh processes for the triad, for the host all-reduce and for MPICH in turn; a
 //! ratio is taken within a round, and the table gives its median over the rounds. Both sides sum the
@@ -8,7 +8,6 @@
 //! Run: `cargo run --release -- --mpich PREFIX`, where `PREFIX/bin/mpiexec` and `PREFIX/lib` are
 //! MPICH's, for instance a Python environment into which `pip install mpich` put them.
 
-mod mpi;
 mod triad;
 mod worker;
 
@@ -49,7 +48,9 @@ type Times = Vec<f64>;
 struct Round {
     triad_bytes_per_s: f64,
     host: Times,
+    /// MPICH's all-reduce called plainly, and through a bridge.
     mpi: Times,
+    bridged: Times,
 }
 
 struct Options {
@@ -64,12 +65,14 @@ fn compare(words: &[&str]) -> Outcome<()> {
     for round in 1..=options.rounds {
         let triad = ranks_of_own("triad", options.ranks)?;
         let host = ranks_of_own("host", options.ranks)?;
-        let mpi = mpich(&options)?;
+        let mut mpi = mpich(&options)?;
+        let bridged = mpi.split_off(SIZES.len());
         eprintln!("round {round} of {} done", options.rounds);
         rounds.push(Round {
             triad_bytes_per_s: triad[0],
             host,
             mpi,
+            bridged,
         });
     }
     print_table(&options, &rounds);
@@ -175,7 +178,7 @@ fn print_table(options: &Options, rounds: &[Round]) {
         over(&|r| r.triad_bytes_per_s) / 1e9
     );
     println!(
-        "{:>9}  {:>10} {:>11} {:>11}  {:>10} {:>11}  {:>10} {:>10}",
+        "{:>9}  {:>10} {:>11} {:>11}  {:>10} {:>11}  {:>10} {:>10}  {:>10} {:>12}",
         "bytes",
         "host µs",
         "busbw GB/s",
@@ -183,13 +186,15 @@ fn print_table(options: &Options, rounds: &[Round]) {
         "mpich µs",
         "busbw GB/s",
         "host/mpich",
-        "host/triad"
+        "host/triad",
+        "bridge µs",
+        "bridge/mpich"
     );
     for (i, &bytes) in SIZES.iter().enumerate() {
         let busbw = |ns: f64| all_reduce_busbw(bytes, ns as u64, n).map_or(f64::NAN, |b| b / 1e9);
         let moved = |ns: f64| all_reduce_bytes_moved(bytes, n) as f64 * 1e9 / ns;
         println!(
-            "{bytes:>9}  {:>10.1} {:>11.2} {:>11.2}  {:>10.1} {:>11.2}  {:>10.2} {:>10.2}",
+            "{bytes:>9}  {:>10.1} {:>11.2} {:>11.2}  {:>10.1} {:>11.2}  {:>10.2} {:>10.2}  {:>10.1} {:>12.2}",
             over(&|r| r.host[i]) / 1e3,
             over(&|r| busbw(r.host[i])),
             over(&|r| moved(r.host[i])) / 1e9,
@@ -197,6 +202,8 @@ fn print_table(options: &Options, rounds: &[Round]) {
             over(&|r| busbw(r.mpi[i])),
             over(&|r| r.mpi[i] / r.host[i]),
             over(&|r| moved(r.host[i]) / r.triad_bytes_per_s),
+            over(&|r| r.bridged[i]) / 1e3,
+            over(&|r| r.mpi[i] / r.bridged[i]),
         );
     }
     println!("moved: every input read once, every output written once, 2 × ranks × bytes");

@@ -3,11 +3,12 @@
 //! All three roles measure alike: a barrier, operations back to back, a barrier, and the time between over
 //! their number. Totals are checked after the clock has stopped.
 
-use crate::mpi::Mpi;
 use crate::{Outcome, SIZES, median, triad};
 use hallmark_kernels::collective::Collective;
 use hallmark_kernels::collective::exact::{digest, expected_digest, fill_exact};
+use hallmark_kernels::collective::host::bridge::{Between, Bridge};
 use hallmark_kernels::collective::host::{HostCollective, Region};
+use hallmark_kernels::collective::mpi::{Mpi, World};
 use hallmark_kernels::timer::now_ns;
 use std::path::Path;
 use std::sync::Arc;
@@ -37,20 +38,59 @@ pub fn host(rank: &str, ranks: &str, region: &Path) -> Outcome<()> {
     Ok(group.barrier(LIMIT).map(|_| ())?)
 }
 
+/// MPI's all-reduce called plainly, then the same through a bridge, each rank a node of its own.
 pub fn mpi(library: &Path) -> Outcome<()> {
-    let mut mpi = Mpi::start(library)?;
-    let (rank, ranks) = (mpi.rank()?, mpi.ranks()?);
+    let mut world = Mpi::open(Some(library), false)?.join()?;
+    let (rank, ranks) = (world.rank, world.size);
     for bytes in SIZES {
         let mut input = vec![0f32; (bytes / 4) as usize];
         let mut output = input.clone();
         fill_exact(&mut input, SEED, rank, 0);
-        let ns = timed(bytes, &mut mpi, Mpi::barrier, |mpi| {
-            mpi.all_reduce(&input, &mut output)
+        let met = |world: &mut World| Ok(world.gather([0; 3]).map(|_| ())?);
+        let ns = timed(bytes, &mut world, met, |world| {
+            Ok(world.add(&input, &mut output)?)
         })?;
         check(&output, ranks)?;
         report(rank, ns);
     }
-    mpi.finish()
+    bridged(&mut world)?;
+    world.leave();
+    Ok(())
+}
+
+fn bridged(world: &mut World) -> Outcome<()> {
+    let (rank, ranks) = (world.rank, world.size);
+    let region = Arc::new(Region::create(2, &SIZES)?);
+    let mut bridge = Bridge::new(vec![Arc::clone(&region)], rank, vec![0], 1, now_ns)?;
+    bridge.open()?;
+    let shared = Arc::clone(&region);
+    let reducing = std::thread::spawn(move || {
+        let done = reduce(Arc::clone(&shared), rank, ranks).map_err(|e| e.to_string());
+        shared.abort(1, &[]);
+        done
+    });
+    let served = bridge.serve(world);
+    let times = reducing.join().map_err(|_| "the rank's thread died")??;
+    served?;
+    times.into_iter().for_each(|ns| report(rank, ns));
+    Ok(())
+}
+
+fn reduce(region: Arc<Region>, rank: u32, ranks: u32) -> Outcome<Vec<f64>> {
+    let mut group = HostCollective::attach_bridged(region, 0, rank, now_ns)?;
+    group.regroup(1, &(0..ranks).collect::<Vec<_>>(), LIMIT)?;
+    let mut times = Vec::new();
+    for (bucket, &bytes) in SIZES.iter().enumerate() {
+        fill_exact(group.input(bucket)?, SEED, rank, 0);
+        times.push(timed(
+            bytes,
+            &mut group,
+            |group| Ok(group.barrier(LIMIT).map(|_| ())?),
+            |group| Ok(group.all_reduce(bucket, LIMIT).map(|_| ())?),
+        )?);
+        check(group.output(bucket)?, ranks)?;
+    }
+    Ok(times)
 }
 
 /// Prints bytes per second of all ranks together: the faster of streaming and plain stores.

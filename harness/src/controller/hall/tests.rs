@@ -48,6 +48,7 @@ pub(in crate::controller) fn claim(node: &str, pass: Pass) -> Claim {
         }],
         watched: Vec::new(),
         absent: Vec::new(),
+        mpi: Err("no library of MPI was found".to_owned()),
     }
 }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub const RANKS_MAX: u32 = 64;
 
 const MAGIC: u64 = u64::from_ne_bytes(*b"hmkgroup");
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Bytes before the first bucket: header and slots, rounded up to whole pages of every usual size.
 const DATA_START: u64 = 64 << 10;
 /// Buffers start on pages, so that each can live on its owner's memory node.
@@ -52,6 +52,8 @@ pub(super) struct Slot {
     pub(super) arrived_ns: AtomicU64,
     /// The members it formed its generation with, as a mask.
     pub(super) members: AtomicU64,
+    /// Of all nodes' ranks the one that arrived last, by its number in the hall; told by a bridge alone.
+    pub(super) last: AtomicU32,
 }
 
 #[repr(C)]

@@ -1,0 +1,86 @@
+//! A rank of a node whose hall reduces across nodes: its number there, and its node's bridge.
+//!
+//! It waits for the bridge as for a peer, and takes from it when the last rank of all nodes arrived. It knows nothing of
+//! how bridges reach each other.
+
+use super::region::Region;
+use super::wait::Patience;
+use super::{HostCollective, Stop, Word};
+use crate::collective::CollectiveError;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What a rank of a hall knows beside its own node.
+pub(super) struct Hall {
+    /// Number in the hall of the node's first rank.
+    pub(super) first: u32,
+    /// Members of all nodes, by their numbers in the hall.
+    pub(super) everyone: Vec<u32>,
+}
+
+impl HostCollective {
+    /// As [`Self::attach`], on a node of a hall: the region's last slot is its bridge's.
+    ///
+    /// `rank`: within the node. `first`: number in the hall of the node's first rank.
+    ///
+    /// # Errors
+    /// As [`Self::attach`]; [`CollectiveError::NoSuchRank`] also for the bridge's own slot.
+    pub fn attach_bridged(
+        region: Arc<Region>,
+        rank: u32,
+        first: u32,
+        now_ns: fn() -> u64,
+    ) -> Result<Self, CollectiveError> {
+        let ranks = region.ranks().saturating_sub(1);
+        if rank >= ranks {
+            return Err(CollectiveError::NoSuchRank { rank, ranks });
+        }
+        let mut attached = Self::attach(region, rank, now_ns)?;
+        attached.hall = Some(Hall {
+            first,
+            everyone: Vec::new(),
+        });
+        attached.transport = format!("{}, one bridge a node", attached.transport);
+        Ok(attached)
+    }
+
+    /// The number that the caller knows a slot by.
+    pub(super) fn named(&self, slot: u32) -> u32 {
+        self.hall.as_ref().map_or(slot, |h| h.first + slot)
+    }
+
+    /// Slot of the node's bridge.
+    pub(super) fn bridge(&self) -> Option<u32> {
+        self.hall.as_ref().map(|_| self.region.ranks() - 1)
+    }
+
+    /// Waits for the node's bridge, which waits for the other nodes and is never waited for by spinning.
+    pub(super) fn wait_for_bridge(
+        &self,
+        word: Word,
+        want: u32,
+        deadline_ns: u64,
+    ) -> Result<(), Stop> {
+        let Some(bridge) = self.bridge() else {
+            return Ok(());
+        };
+        let patience = Patience::new(self.now_ns, deadline_ns, 0);
+        self.wait_for(bridge, &patience, word, want)
+    }
+
+    /// When the last rank of all nodes arrived and which it was, if this node's last one is known.
+    pub(super) fn of_all_nodes(
+        &self,
+        arrived_ns: u64,
+        last: u32,
+    ) -> Result<(u64, u32), CollectiveError> {
+        let Some(bridge) = self.bridge() else {
+            return Ok((arrived_ns, last));
+        };
+        let slot = self.slot(bridge)?;
+        let all_ns = slot.arrived_ns.load(Ordering::Relaxed);
+        // As of a peer: its word counts as far as it can be true.
+        let all_ns = all_ns.clamp(arrived_ns, (self.now_ns)().max(arrived_ns));
+        Ok((all_ns, slot.last.load(Ordering::Relaxed)))
+    }
+}
