@@ -236,6 +236,7 @@ impl Node {
             match ears.recv_timeout(LOOK) {
                 Ok(Heard::Task(task)) => {
                     if *task == Task::Leave {
+                        self.leave();
                         return Ok(Exit::Accepted);
                     }
                     self.obey(*task)?;
@@ -250,6 +251,14 @@ impl Node {
                 }
             }
             self.report_all()?;
+        }
+    }
+
+    /// A log that the controller has on disk is of no use to anybody here; any other may be the only copy.
+    fn leave(&self) {
+        let log = lock(&self.desk.log);
+        if !log.owes() {
+            log.remove();
         }
     }
 

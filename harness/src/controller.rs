@@ -528,6 +528,10 @@ impl Workers for Controller {
         self.present().all(|n| places[n].done || gone(n))
     }
 
+    fn keeps_copies(&self) -> bool {
+        true
+    }
+
     fn lost(&self) -> Vec<String> {
         let places = self.desk.places();
         let silent = self.present().filter(|n| !places[*n].done);

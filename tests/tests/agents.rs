@@ -75,6 +75,10 @@ fn two_nodes_give_one_record_and_one_verdict_and_leave_nothing_running() {
     let (code, standing) = run.end();
     let left: Vec<u32> = processes.into_iter().filter(|p| is_alive(*p)).collect();
     assert!(left.is_empty(), "still running: {left:?}");
+    for node in ["n1", "n2"] {
+        let log = run.folder.join("nodes").join(node).join("reports.hml");
+        assert!(!log.exists(), "{node}'s log is of no use any more");
+    }
     assert_ne!(code, 1, "{:?}", judge(&standing).sentence);
     for criterion in ["inventory", "failures", "integrity"] {
         assert_eq!(

@@ -212,6 +212,22 @@ impl Log {
         Ok(Some(report))
     }
 
+    /// Whether it holds what belongs into the record and is not known to be there.
+    pub fn owes(&self) -> bool {
+        let open = self.oldest()..=self.last();
+        open.into_iter().any(|number| match self.read(number) {
+            Ok(report) => report.is_some_and(|r| r.said.is_for_the_record()),
+            Err(_) => true,
+        })
+    }
+
+    /// Removes the file, and its folder where nothing else is in it.
+    pub fn remove(&self) {
+        // Whoever has removed them before was right as well.
+        let _ = std::fs::remove_file(&self.path);
+        let _ = self.path.parent().map(std::fs::remove_dir);
+    }
+
     /// Reports up to `number` need not be sent again; they stay in the file.
     pub fn forget(&mut self, number: u64) {
         while self.forgotten < number && self.starts.pop_front().is_some() {
@@ -293,11 +309,34 @@ mod tests {
         assert_eq!((log.last(), log.read(3).unwrap()), (4, None));
         assert_eq!(log.read(4).unwrap().unwrap().number, 4);
         assert_eq!(log.read(5).unwrap(), None);
+        assert!(log.owes());
         log.forget(99);
+        assert!(!log.owes());
         assert_eq!(log.append(gone(9)).unwrap(), 5);
         assert!(matches!(
             Log::open(folder.path(), 7),
             Err(LogError::Busy { .. })
         ));
+    }
+
+    #[test]
+    fn only_what_a_record_needs_is_owed_and_a_log_that_owes_nothing_goes_with_its_folder() {
+        let keep = tempfile::tempdir().unwrap();
+        let folder = keep.path().join("node");
+        let mut log = Log::open(&folder, 7).unwrap();
+        log.append(gone(0)).unwrap();
+        let (generation, outcome) = (1, Err("it died".to_owned()));
+        let bridge = Said::Bridge {
+            generation,
+            outcome,
+        };
+        log.append(bridge).unwrap();
+        log.append(Said::Last).unwrap();
+        log.forget(1);
+        assert!(log.owes(), "a bridge's end is an event");
+        log.forget(2);
+        assert!(!log.owes(), "that it was the last word is none");
+        log.remove();
+        assert!(!folder.exists());
     }
 }

@@ -424,14 +424,15 @@ async fn speak(desk: Arc<Desk>, joined: Joined, down: mpsc::Sender<Result<Down, 
         }
         {
             let hall = desk.hall();
+            // First: one that is to leave keeps what is not known to be on disk here.
+            if hall.kept(node) > kept {
+                kept = hall.kept(node);
+                messages.push(Down::Kept { number: kept });
+            }
             for (number, task) in hall.tasks_after(node, told) {
                 told = number;
                 let task = Box::new(task);
                 messages.push(Down::Task { number, task });
-            }
-            if hall.kept(node) > kept {
-                kept = hall.kept(node);
-                messages.push(Down::Kept { number: kept });
             }
         }
         if messages.is_empty() {

@@ -155,6 +155,23 @@ pub enum Said {
     Last,
 }
 
+impl Said {
+    /// Whether a record is the poorer without it.
+    pub const fn is_for_the_record(&self) -> bool {
+        match self {
+            Self::Cards { .. } | Self::Bridge { outcome: Ok(_), .. } | Self::Last => false,
+            Self::Worker { .. }
+            | Self::Gone { .. }
+            | Self::Table(_)
+            | Self::Samples(_)
+            | Self::Event { .. }
+            | Self::Bridge {
+                outcome: Err(_), ..
+            } => true,
+        }
+    }
+}
+
 /// From the controller.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Down {

@@ -86,6 +86,11 @@ pub trait Workers {
     /// Whether all that was to come has come.
     fn is_drained(&self) -> bool;
 
+    /// Whether others keep copies until they know that the record is on disk.
+    fn keeps_copies(&self) -> bool {
+        false
+    }
+
     /// What will never come, one sentence each.
     fn lost(&self) -> Vec<String> {
         Vec::new()

@@ -21,6 +21,9 @@ use std::time::Duration;
 /// Longest wait for a device to open, and to test its memory or prepare (which may compile shaders).
 const OPEN_NS: u64 = 60_000_000_000;
 const PREPARE_NS: u64 = 180_000_000_000;
+/// Between two looks at whether the whole record is on disk, and how many of them: three seconds.
+const ON_DISK_LOOK: Duration = Duration::from_millis(20);
+const ON_DISK_LOOKS: u32 = 150;
 /// Longest wait for workers to end by themselves.
 const END_MS: u64 = 2_000;
 
@@ -315,7 +318,9 @@ pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
     hands.carry_out(last, &run, clock.now_ns());
     // Whoever still has something to say finds nobody, and ends.
     drop(crew.inbox);
-    let Hands { fleet, ending, .. } = hands;
+    let Hands {
+        mut fleet, ending, ..
+    } = hands;
     let closed = Frame::Closed(Closed {
         at_ns: clock.now_ns(),
         utc_end: clock::utc_now(),
@@ -324,6 +329,9 @@ pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
     });
     let standing = run.close(&closed);
     pen.write(closed);
+    if fleet.keeps_copies() {
+        on_disk(fleet.as_mut(), &pen, clock);
+    }
     // Last: a process that cannot be ended keeps nothing from the record.
     fleet.end(END_MS);
     (standing, pen)
@@ -417,6 +425,21 @@ fn last_row(
     }
     let outputs = run.handle(input, now_ns);
     hands.carry_out(outputs, run, now_ns);
+}
+
+/// Waits until all is on disk, and tells so those who keep copies till then.
+fn on_disk(fleet: &mut dyn Workers, pen: &Pen, clock: RunClock) {
+    for _ in 0..ON_DISK_LOOKS {
+        if pen.durable() >= pen.handed() {
+            break;
+        }
+        clock::sleep(ON_DISK_LOOK);
+    }
+    let progress = Progress {
+        handed: pen.handed(),
+        durable: pen.durable(),
+    };
+    fleet.turn(&[], progress, clock.now_ns());
 }
 
 struct Hands<'a> {

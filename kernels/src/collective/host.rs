@@ -288,31 +288,27 @@ impl HostCollective {
         })
     }
 
-    /// Reduces `bucket` into the buffers of side `to`.
+    /// Reduces `bucket` into the members' outputs, or over their inputs.
     fn reduce(
         &mut self,
         bucket: usize,
         limit: Duration,
-        to: Side,
+        in_place: bool,
     ) -> Result<Reduced, CollectiveError> {
-        let floats = self.region.floats(bucket)?;
+        let bytes = self.region.floats(bucket)? as u64 * 4;
         // Buckets are counted in `usize`, but nobody lays out 2³² of them: each takes a page.
         let name = u32::try_from(bucket).unwrap_or(NO_BUCKET - 1);
-        let Some(bridge) = self.bridge() else {
-            return self.meet(name, floats as u64 * 4, limit, |me| {
-                me.sum_share(bucket, &me.members, to)
-            });
+        let to: Side = if in_place {
+            Region::input
+        } else {
+            Region::output
         };
-        let mut reduced = self.meet(name, floats as u64 * 4, limit, |me| {
-            me.sum_share(bucket, &[bridge], Region::input)
-        })?;
-        let total = self.region.output(bucket, bridge)?;
-        let own = to(&self.region, bucket, self.rank)?;
-        // SAFETY: both are `floats` long and apart from each other. The bridge writes its output only once all members
-        // have arrived at the next reduction, which this rank has not; a process that breaks this changes values only.
-        unsafe { std::ptr::copy_nonoverlapping(total.cast_const(), own, floats) };
-        reduced.ended_ns = (self.now_ns)();
-        Ok(reduced)
+        match self.bridge() {
+            Some(bridge) => self.reduce_bridged((bucket, name, bytes), limit, in_place, bridge),
+            None => self.meet(name, bytes, limit, |me| {
+                me.sum_share(bucket, &me.members, to)
+            }),
+        }
     }
 
     /// Whether a peer formed the generation with the same members of this node.
@@ -432,7 +428,7 @@ impl Collective for HostCollective {
     }
 
     fn all_reduce(&mut self, bucket: usize, limit: Duration) -> Result<Reduced, CollectiveError> {
-        self.reduce(bucket, limit, Region::output)
+        self.reduce(bucket, limit, false)
     }
 
     fn all_reduce_in_place(
@@ -440,7 +436,7 @@ impl Collective for HostCollective {
         bucket: usize,
         limit: Duration,
     ) -> Result<Reduced, CollectiveError> {
-        self.reduce(bucket, limit, Region::input)
+        self.reduce(bucket, limit, true)
     }
 
     fn barrier(&mut self, limit: Duration) -> Result<Reduced, CollectiveError> {

@@ -64,6 +64,7 @@ struct Constants {
     float: Handle,
     sum: Handle,
     ignore_status: usize,
+    in_place: usize,
 }
 
 /// Why no library of MPI can be used.
@@ -277,23 +278,39 @@ impl Between for World {
     }
 
     fn add(&mut self, from: &[f32], into: &mut [f32]) -> Result<(), BetweenError> {
-        let constants = &self.mpi.constants;
         for (from, into) in from.chunks(COUNT_MAX).zip(into.chunks_mut(COUNT_MAX)) {
-            let count = from.len().min(into.len()) as c_int;
+            let count = from.len().min(into.len());
             // SAFETY: both are at least `count` floats long and apart from each other.
-            let code = unsafe {
-                (self.all_reduce)(
-                    from.as_ptr().cast(),
-                    into.as_mut_ptr().cast(),
-                    count,
-                    constants.float,
-                    constants.sum,
-                    constants.world,
-                )
-            };
-            checked("MPI_Allreduce", code)?;
+            unsafe { self.sum(from.as_ptr().cast(), into.as_mut_ptr(), count) }?;
         }
         Ok(())
+    }
+
+    fn add_in_place(&mut self, both: &mut [f32]) -> Result<(), BetweenError> {
+        let in_place = self.mpi.constants.in_place as *const c_void;
+        for part in both.chunks_mut(COUNT_MAX) {
+            // SAFETY: the standard's word for a sum over its own addends, which are `part`.
+            unsafe { self.sum(in_place, part.as_mut_ptr(), part.len()) }?;
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    /// # Safety
+    /// `into` is valid for `count` floats, which `int` can count, and `from` as well or MPI's word for in place.
+    unsafe fn sum(
+        &self,
+        from: *const c_void,
+        into: *mut f32,
+        count: usize,
+    ) -> Result<(), BetweenError> {
+        let constants = &self.mpi.constants;
+        let (float, sum, world) = (constants.float, constants.sum, constants.world);
+        // SAFETY: the caller's promise; the handles are this library's.
+        let code =
+            unsafe { (self.all_reduce)(from, into.cast(), count as c_int, float, sum, world) };
+        checked("MPI_Allreduce", code)
     }
 }
 
@@ -329,6 +346,7 @@ impl Abi {
                 float: 0x210,
                 sum: 0x21,
                 ignore_status: 0,
+                in_place: 1,
             },
             Self::OpenMpi => Constants {
                 world: found("ompi_mpi_comm_world")?,
@@ -336,6 +354,7 @@ impl Abi {
                 float: found("ompi_mpi_float")?,
                 sum: found("ompi_mpi_op_sum")?,
                 ignore_status: 0,
+                in_place: 1,
             },
             Self::Mpich => Constants {
                 world: 0x4400_0000,
@@ -343,6 +362,8 @@ impl Abi {
                 float: 0x4c00_040a,
                 sum: 0x5800_0003,
                 ignore_status: 1,
+                // (void *) -1
+                in_place: usize::MAX,
             },
         })
     }

@@ -30,6 +30,12 @@ pub trait Between {
     /// # Errors
     /// [`BetweenError`].
     fn add(&mut self, from: &[f32], into: &mut [f32]) -> Result<(), BetweenError>;
+
+    /// Adds all nodes' `both` up over themselves.
+    ///
+    /// # Errors
+    /// [`BetweenError`].
+    fn add_in_place(&mut self, both: &mut [f32]) -> Result<(), BetweenError>;
 }
 
 /// Words that nodes tell each other at once.
@@ -115,6 +121,7 @@ impl Bridge {
     /// As [`Region`]'s.
     pub fn open(&self) -> Result<(), CollectiveError> {
         for region in &self.regions {
+            region.populate_all()?;
             let slot = own(region)?;
             slot.pid.store(std::process::id(), Ordering::Relaxed);
             slot.arrived.store(0, Ordering::SeqCst);
@@ -149,22 +156,40 @@ impl Bridge {
                 return Ok(());
             }
             if ready.bucket != NO_BUCKET {
-                let bucket = ready.bucket as usize;
-                let (rank, floats) = (region.ranks() - 1, region.floats(bucket)?);
-                let (from, into) = (region.input(bucket, rank)?, region.output(bucket, rank)?);
-                // SAFETY: both buffers are this slot's, `floats` long, apart from each other and mapped while the region
-                // lives. All members are done summing into the input and none reads the output, as each has arrived
-                // after it copied the last total; a process that breaks this changes values only.
-                let (from, into) = unsafe {
-                    let from = std::slice::from_raw_parts(from.cast_const(), floats);
-                    (from, std::slice::from_raw_parts_mut(into, floats))
-                };
-                between.add(from, into)?;
+                self.add(&region, ready.bucket as usize, between)?;
             }
             publish(&slot.done, &slot.sleepers, want);
             self.counts[ready.region] = want;
         }
         Ok(())
+    }
+
+    /// Adds all nodes' sums of a bucket: of a rank that is alone on its node from its own buffers, where nothing is copied.
+    fn add(
+        &self,
+        region: &Region,
+        bucket: usize,
+        between: &mut dyn Between,
+    ) -> Result<(), BetweenError> {
+        let floats = region.floats(bucket)?;
+        let (slot, in_place) = match self.members[..] {
+            [alone] => {
+                let in_place = region.slot(alone)?.in_place.load(Ordering::Relaxed);
+                (alone, in_place != 0)
+            }
+            _ => (region.ranks() - 1, false),
+        };
+        let (from, into) = (region.input(bucket, slot)?, region.output(bucket, slot)?);
+        // SAFETY: the buffers are one slot's, `floats` long, apart from each other and mapped while the region lives. All
+        // members are done, and touch neither before this bridge is: a lone one's buffers are lent to it, and the bridge's
+        // own output was copied before they arrived. A process that breaks this changes values only.
+        unsafe {
+            if in_place {
+                return between.add_in_place(std::slice::from_raw_parts_mut(from, floats));
+            }
+            let from = std::slice::from_raw_parts(from.cast_const(), floats);
+            between.add(from, std::slice::from_raw_parts_mut(into, floats))
+        }
     }
 
     /// Meets the other bridges: when the last rank of all arrived, and its number in the hall.

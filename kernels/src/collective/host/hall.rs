@@ -6,9 +6,10 @@
 use super::region::Region;
 use super::wait::Patience;
 use super::{HostCollective, Stop, Word};
-use crate::collective::CollectiveError;
+use crate::collective::{CollectiveError, Reduced};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 /// What a rank of a hall knows beside its own node.
 pub(super) struct Hall {
@@ -82,5 +83,34 @@ impl HostCollective {
         // As of a peer: its word counts as far as it can be true.
         let all_ns = all_ns.clamp(arrived_ns, (self.now_ns)().max(arrived_ns));
         Ok((all_ns, slot.last.load(Ordering::Relaxed)))
+    }
+    /// Reduces with the other nodes' ranks: alone on its node through its own buffers, else by the bridge's.
+    pub(super) fn reduce_bridged(
+        &mut self,
+        (bucket, name, bytes): (usize, u32, u64),
+        limit: Duration,
+        in_place: bool,
+        bridge: u32,
+    ) -> Result<Reduced, CollectiveError> {
+        // Told before this rank arrives.
+        let slot = self.slot(self.rank)?;
+        slot.in_place.store(u32::from(in_place), Ordering::Relaxed);
+        if self.members.len() == 1 {
+            return self.meet(name, bytes, limit, |_| Ok(true));
+        }
+        let mut reduced = self.meet(name, bytes, limit, |me| {
+            me.sum_share(bucket, &[bridge], Region::input)
+        })?;
+        let total = self.region.output(bucket, bridge)?;
+        let own = match in_place {
+            true => self.region.input(bucket, self.rank)?,
+            false => self.region.output(bucket, self.rank)?,
+        };
+        let floats = self.region.floats(bucket)?;
+        // SAFETY: both are `floats` long and apart from each other. The bridge writes its output only once all members
+        // have arrived at the next reduction, which this rank has not; a process that breaks this changes values only.
+        unsafe { std::ptr::copy_nonoverlapping(total.cast_const(), own, floats) };
+        reduced.ended_ns = (self.now_ns)();
+        Ok(reduced)
     }
 }

@@ -54,6 +54,8 @@ pub(super) struct Slot {
     pub(super) members: AtomicU64,
     /// Of all nodes' ranks the one that arrived last, by its number in the hall; told by a bridge alone.
     pub(super) last: AtomicU32,
+    /// The total is to come over the input: 1, or into the output: 0. Told to a bridge.
+    pub(super) in_place: AtomicU32,
 }
 
 #[repr(C)]

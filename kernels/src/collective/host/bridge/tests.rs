@@ -69,6 +69,11 @@ impl Between for Place<'_> {
         }
         Ok(())
     }
+
+    fn add_in_place(&mut self, both: &mut [f32]) -> Result<(), BetweenError> {
+        let from = both.to_vec();
+        self.add(&from, both)
+    }
 }
 
 /// Runs `work` once per rank of nodes with so many ranks each; gives what it gave, by node, and how each bridge ended.
