@@ -34,8 +34,10 @@ const MOST: f64 = 0.99;
 /// An onset is known to so much; and what slows a device may grow for so long until others wait for it.
 const KNOWN_NS: u64 = 60_000_000_000;
 const GROWS_NS: u64 = 600_000_000_000;
-/// From here on a diagnosis is told of a run that passed.
+/// From here on a diagnosis stands against a gate that cannot see it.
 const NEARLY_CERTAIN: f64 = 0.9;
+/// From here on a diagnosis is told of a run that passed: more than its leading sign, which is worth a half, speaks for it.
+const TOLD: f64 = 0.55;
 
 /// Why something is as it is, where, since when, and how sure that is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -123,6 +125,12 @@ impl Diagnosis {
     #[must_use]
     pub fn is_nearly_certain(&self) -> bool {
         self.confidence >= NEARLY_CERTAIN
+    }
+
+    /// Whether it is told where every gate holds.
+    #[must_use]
+    pub fn is_worth_telling(&self) -> bool {
+        self.confidence >= TOLD
     }
 
     /// The confidence in a word.

@@ -109,7 +109,7 @@ fn conclude(
         .unwrap_or(Outcome::Inconclusive);
     // Where all gates hold, a guess at a cause has nothing to explain.
     if outcome == Outcome::Passed {
-        diagnoses.retain(Diagnosis::is_nearly_certain);
+        diagnoses.retain(Diagnosis::is_worth_telling);
     }
     let mut remarks = Vec::new();
     let shouts: Vec<_> = unmeasured.iter().map(|p| implied::shout(*p)).collect();
