@@ -36,8 +36,8 @@ const KNOWN_NS: u64 = 60_000_000_000;
 const GROWS_NS: u64 = 600_000_000_000;
 /// From here on a diagnosis stands against a gate that cannot see it.
 const NEARLY_CERTAIN: f64 = 0.9;
-/// From here on a diagnosis is told of a run that passed: more than its leading sign, which is worth a half, speaks for it.
-const TOLD: f64 = 0.55;
+/// From here on a diagnosis is possible, and told of a run that passed: its leading sign, which is worth a half, is no noise.
+const POSSIBLE: f64 = 0.499;
 
 /// Why something is as it is, where, since when, and how sure that is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -130,7 +130,7 @@ impl Diagnosis {
     /// Whether it is told where every gate holds.
     #[must_use]
     pub fn is_worth_telling(&self) -> bool {
-        self.confidence >= TOLD
+        self.confidence >= POSSIBLE
     }
 
     /// The confidence in a word.
@@ -139,7 +139,7 @@ impl Diagnosis {
         match self.confidence {
             c if c >= NEARLY_CERTAIN => "nearly certain",
             c if c >= 0.7 => "likely",
-            c if c >= 0.5 => "possible",
+            c if c >= POSSIBLE => "possible",
             _ => "a guess",
         }
     }

@@ -122,7 +122,7 @@ pub struct Verdict {
     /// Worst first.
     pub findings: Vec<Finding>,
     /// Place and cause of what the run has shown, the surest first; none while the run goes on, and where every gate
-    /// holds those alone for which more than one sign speaks.
+    /// holds those alone that are possible.
     #[serde(default)]
     pub diagnoses: Vec<Diagnosis>,
     pub punch: Vec<Punch>,
