@@ -128,6 +128,7 @@ fn work_wrong_results_and_sensors_that_lie_are_found() {
         ("flip", "integrity"),
         ("meter-scaled", "power-reconciliation"),
         ("clock-ahead", "clock"),
+        ("sensor-stuck", "thermal-resistance"),
     ]);
 }
 

@@ -105,13 +105,18 @@ fn doubts(diagnosis: &Diagnosis, metric: Metric, place: &Observed) -> bool {
     );
     let told = |m: Metric| diagnosis.evidence.iter().any(|s| s.metric == m);
     let of_power = OF_POWER.contains(&metric) && OF_POWER.into_iter().any(told);
+    // Junction above coolant, by power: METRICS.md.
+    let of_heat = metric == Metric::RTh
+        && [Metric::TempCore, Metric::PowerDraw, Metric::PowerInstant]
+            .into_iter()
+            .any(told);
     let skewed = diagnosis.cause == Cause::ClockSkew && OF_POWER.contains(&metric);
     let here = match place.device {
         Some(device) => diagnosis.place.devices == [device],
         // The site's figure rests on each of its meters.
         None => place.place == diagnosis.place.name || place.place == "site",
     };
-    sick && here && (told(metric) || of_power || skewed)
+    sick && here && (told(metric) || of_power || of_heat || skewed)
 }
 
 /// Whether a gate of a place cannot show what a diagnosis is nearly certain of: one branch of several that carries less,
