@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The journal's file name in a run's folder.
 pub const JOURNAL: &str = "journal.hmj";
@@ -34,6 +35,9 @@ pub const JOURNAL_VERSION: u32 = 1;
 const ROOM_AT_START: usize = 1 << 20;
 /// A buffer that grew beyond this for one large frame is given back, B.
 const BUFFER_KEPT: usize = 4 << 20;
+/// Between two tries to lock a journal, and how many of them: half a second.
+const LOCK_LOOK: Duration = Duration::from_millis(10);
+const LOCK_LOOKS: u32 = 50;
 const MAGIC: &[u8; 8] = b"HMJOURN1";
 const FILE_HEADER: usize = 16;
 const FRAME_HEADER: usize = 44;
@@ -284,19 +288,23 @@ impl JournalWriter {
     }
 }
 
-/// Takes the run for this process, until the file is closed.
 /// Whether the journal in `dir` has a writer that lives, here or on another machine that shares the file system.
 pub fn is_written(dir: &Path) -> bool {
     let file = File::open(dir.join(JOURNAL));
     file.is_ok_and(|f| matches!(f.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
+/// Takes the run for this process, until the file is closed. Whoever only asks by [`is_written`] holds it for an instant,
+/// and must not keep a run from its seal.
 pub(super) fn lock(file: &File, path: &Path) -> Result<(), StoreError> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(TryLockError::WouldBlock) => Err(StoreError::Busy(path.to_path_buf())),
-        Err(TryLockError::Error(e)) => Err(StoreError::io(path, Operation::Lock, e)),
+    for _ in 0..LOCK_LOOKS {
+        match file.try_lock() {
+            Ok(()) => return Ok(()),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_LOOK),
+            Err(TryLockError::Error(e)) => return Err(StoreError::io(path, Operation::Lock, e)),
+        }
     }
+    Err(StoreError::Busy(path.to_path_buf()))
 }
 
 fn file_header() -> [u8; FILE_HEADER] {

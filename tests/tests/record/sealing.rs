@@ -113,3 +113,18 @@ fn parquet_bytes_that_were_never_parquet_end_in_an_error_even_under_a_good_seal(
         original
     );
 }
+
+#[test]
+fn whoever_asks_whether_a_run_goes_on_keeps_it_from_no_seal() {
+    let dir = TempDir::new().unwrap();
+    journal(dir.path(), &run::frames(3));
+    // `status` and `stop` look by a lock that they hold for an instant.
+    let asking = fs::File::open(dir.path().join(JOURNAL)).unwrap();
+    asking.lock_shared().unwrap();
+    let asker = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        drop(asking);
+    });
+    assert!(seal(dir.path()).is_ok());
+    asker.join().unwrap();
+}
