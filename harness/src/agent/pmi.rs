@@ -72,8 +72,9 @@ impl Pmi {
             "get_universe_size" => format!("cmd=universe_size size={} rc=0", self.size),
             "get_my_kvsname" => format!("cmd=my_kvsname kvsname={SPACE} rc=0"),
             "put" => {
-                let (key, value) = (get("key").unwrap_or_default(), get("value"));
-                let value = value.unwrap_or_default();
+                let (Some(key), Some(value)) = (get("key"), get("value")) else {
+                    return Err(format!("it puts up nothing: {}", shortened(line)));
+                };
                 let full = self.fresh.len() >= CARDS_MAX;
                 if key.is_empty() || key.len() > KEY_MAX || value.len() > VALUE_MAX || full {
                     return Err(format!("it puts up too much: {}", shortened(line)));
@@ -156,6 +157,7 @@ mod tests {
             "hello\n",
             "cmd=spawn nprocs=9\n",
             "cmd=put value=x\n",
+            "cmd=put key=x\n",
             &long,
         ] {
             let refused = Pmi::new(2).answer(line).unwrap_err();

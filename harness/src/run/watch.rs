@@ -85,8 +85,9 @@ impl Run {
             let worker = self.workers.get(*d as usize);
             worker.is_some_and(|w| w.duty != Duty::Dead)
         });
-        let known = std::mem::replace(&mut self.told_hung, self.generation) == self.generation;
+        let known = self.told_hung == self.generation;
         if self.many_nodes && missing.is_empty() && whole && !known {
+            self.told_hung = self.generation;
             let kind = FaultKind::Collective;
             let detail = format!("no all-reduce between the nodes any more: {why}");
             self.event(now_ns, None, What::Fault { kind, detail });

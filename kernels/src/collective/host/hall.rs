@@ -6,7 +6,7 @@
 use super::region::Region;
 use super::wait::Patience;
 use super::{HostCollective, Stop, Word};
-use crate::collective::{CollectiveError, Reduced};
+use crate::collective::{Collective, CollectiveError, Reduced};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -82,7 +82,10 @@ impl HostCollective {
         let all_ns = slot.arrived_ns.load(Ordering::Relaxed);
         // As of a peer: its word counts as far as it can be true.
         let all_ns = all_ns.clamp(arrived_ns, (self.now_ns)().max(arrived_ns));
-        Ok((all_ns, slot.last.load(Ordering::Relaxed)))
+        // It names a rank by what other nodes said: nobody is blamed who is no member.
+        let named = slot.last.load(Ordering::Relaxed);
+        let is_member = self.members().contains(&named);
+        Ok((all_ns, if is_member { named } else { last }))
     }
     /// Reduces with the other nodes' ranks: alone on its node through its own buffers, else by the bridge's.
     pub(super) fn reduce_bridged(

@@ -236,3 +236,19 @@ fn the_bridges_own_slot_is_no_ranks_and_strangers_are_no_members() {
         assert!(matches!(refused, Err(CollectiveError::BadMembers { .. })));
     }
 }
+
+#[test]
+fn a_bridge_that_blames_a_stranger_is_not_believed() {
+    let region = Arc::new(Region::create(2, &[64]).unwrap());
+    let mut group = HostCollective::attach_bridged(Arc::clone(&region), 0, 6, now_ns).unwrap();
+    let bridge = Bridge::new(vec![Arc::clone(&region)], 6, vec![0], 1, now_ns).unwrap();
+    bridge.open().unwrap();
+    group.regroup(1, &[3, 6], LONG).unwrap();
+    let slot = own(&region).unwrap();
+    slot.arrived_ns.store(u64::MAX, Ordering::Relaxed);
+    slot.last.store(4_000_000, Ordering::Relaxed);
+    publish(&slot.done, &slot.sleepers, 1);
+    let done = group.barrier(LONG).unwrap();
+    assert_eq!(done.last, 6);
+    assert!(done.arrived_last_ns <= done.ended_ns, "nor a time to come");
+}
