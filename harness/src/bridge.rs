@@ -10,6 +10,7 @@ use crate::protocol;
 use hallmark_kernels::collective::host::Region;
 use hallmark_kernels::collective::host::bridge::{Between, Bridge};
 use hallmark_kernels::collective::mpi::Mpi;
+use hallmark_kernels::collective::pairs::{self, Pair};
 use hallmark_kernels::timer;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -29,7 +30,8 @@ pub struct Setup {
     pub open_mpi: bool,
     /// Leave the world together with all others in the end; else whoever started this process ends it.
     pub leave: bool,
-    /// How many bridges there must be.
+    /// This node's place among those that take part, and how many bridges there must be.
+    pub node: u32,
     pub nodes: u32,
     pub generation: u32,
     /// Number in the hall of the node's first rank.
@@ -50,13 +52,20 @@ pub struct Memory {
 /// What a bridge tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FromBridge {
-    /// All bridges are here; what they summed per second together, if it was a trial.
-    Open {
-        bytes_per_s: f64,
-    },
+    /// All bridges are here; what came of it, if it was a trial.
+    Open(Tried),
     Failed(String),
     /// It ends in good order: its generation was given up.
     Closed,
+}
+
+/// What came of a trial.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Tried {
+    /// What all nodes summed per second together.
+    pub bytes_per_s: f64,
+    /// What this node measured with single other ones.
+    pub pairs: Vec<Pair>,
 }
 
 /// A library of MPI, as a process of its own told it.
@@ -128,7 +137,8 @@ fn cross(setups: &Receiver<Setup>) -> Result<(), String> {
     }
     if setup.members.is_empty() {
         let bytes_per_s = trial(&mut world)?;
-        tell(&FromBridge::Open { bytes_per_s });
+        let pairs = pairs::measure(&mut world, setup.node, timer::now_ns).map_err(|e| text(&e))?;
+        tell(&FromBridge::Open(Tried { bytes_per_s, pairs }));
         // The world is kept for the group: a launcher's can be formed once.
         setup = next()?;
     }
@@ -147,7 +157,7 @@ fn cross(setups: &Receiver<Setup>) -> Result<(), String> {
     // Nobody begins before all can: a rank that waits for a node which never comes would be called silent.
     world.gather([0; 3]).map_err(|e| text(&e))?;
     bridge.open().map_err(|e| text(&e))?;
-    tell(&FromBridge::Open { bytes_per_s: 0.0 });
+    tell(&FromBridge::Open(Tried::default()));
     bridge.serve(&mut world).map_err(|e| text(&e))?;
     if setup.leave {
         world.leave();

@@ -275,6 +275,12 @@ pub struct BridgeCommand {
 pub struct Resume {
     /// Folder of the run, e.g. runs/20260302-060000-smoke
     pub run: PathBuf,
+    /// The site file that the run of a hall was begun with
+    #[arg(long, value_name = "FILE")]
+    pub site: Option<PathBuf>,
+    /// All-reduce across nodes by this library of MPI, or `none` [default: the first found]
+    #[arg(long, requires = "site", value_name = "FILE", env = "HALLMARK_MPI")]
+    pub mpi: Option<PathBuf>,
     #[command(flatten)]
     pub cuda: Cuda,
     #[command(flatten)]

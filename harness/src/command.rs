@@ -10,6 +10,7 @@ pub mod prove;
 pub mod publish;
 pub mod record;
 pub mod rehearse;
+pub mod resume;
 pub mod site;
 pub mod status;
 pub mod stop;
@@ -27,7 +28,7 @@ pub fn execute(command: Command) -> Result<Exit, Failure> {
     crate::shell::files::allow_many();
     match command {
         Command::Run(args) => load::run(&args),
-        Command::Resume(args) => load::resume(&args),
+        Command::Resume(args) => resume::resume(&args),
         Command::Seal(args) => record::seal(&args.run),
         Command::Status(args) => status::status(&args.run),
         Command::Stop(args) => stop::stop(&args),

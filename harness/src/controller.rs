@@ -19,10 +19,11 @@ use crate::shell::fleet::{self, Origin, Progress, Workers};
 use crate::shell::inbox::Inlet;
 use crate::topology;
 use desk::Desk;
-use hall::{Hall, NODE_SILENCE_NS, REACHED_NS};
+use hall::{Hall, Line, NODE_SILENCE_NS, REACHED_NS};
 use hallmark_kernels::collective::CollectiveError;
+use hallmark_kernels::collective::pairs::Pair;
 use hallmark_profiles::site::LoadedSite;
-use hallmark_results::frame::{FaultKind, Samples, Table, What};
+use hallmark_results::frame::{FaultKind, PairRow, Samples, Table, What};
 use hallmark_results::plan::Plan;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -38,8 +39,8 @@ const STILL_NS: u64 = 1_000_000_000;
 /// Between two rows of how far the nodes' clocks are off; an older comparison is none.
 const COMPARED_NS: u64 = 1_000_000_000;
 const COMPARISON_NS: u64 = 5_000_000_000;
-/// Longest wait for all nodes to sum a little together.
-const TRIAL_NS: u64 = 90_000_000_000;
+/// Longest wait for all nodes to sum a little together, and for pairs of them after it.
+const TRIAL_NS: u64 = 120_000_000_000;
 /// Between two looks at whether an agent has left.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -280,6 +281,20 @@ impl Controller {
         }
     }
 
+    /// What pairs of nodes measured with each other in the trial.
+    pub fn pairs(&self) -> Vec<PairRow> {
+        let pairs = self.desk.crossing().pairs().into_iter();
+        let row = |(nodes, pair): ([usize; 2], Pair)| PairRow {
+            round: pair.round,
+            nodes: nodes.map(|n| self.names[n].clone()),
+            bytes: pair.bytes,
+            bytes_per_s: pair.bytes_per_s,
+            latency_s: pair.latency_s,
+            wrong: pair.wrong,
+        };
+        pairs.map(row).collect()
+    }
+
     /// What can still be asked of it once it drives a crew.
     pub fn handle(&self) -> Handle {
         Handle {
@@ -416,7 +431,7 @@ impl Handle {
                 ..plan.clone()
             });
             let task = Task::Sense { plan, epoch_ns };
-            self.desk.places()[node].begin(task.clone());
+            self.desk.places()[node].sense = Some(task.clone());
             self.desk.hall().task(node, task);
             self.desk.wake(node);
         }
@@ -496,15 +511,21 @@ impl Workers for Controller {
             self.awake_ns = now_ns;
         }
         for node in self.present().collect::<Vec<_>>() {
-            let quiet_ns = self.desk.hall().quiet_ns(node, now_ns).unwrap_or(0);
-            let quiet_ns = quiet_ns.min(now_ns.saturating_sub(self.awake_ns));
-            if self.nodes[node].given_up || quiet_ns <= REACHED_NS {
+            let (quiet_ns, reports_ns) = {
+                let hall = self.desk.hall();
+                let reports_ns = hall.quiet_on_ns(node, Line::Link, now_ns);
+                (hall.quiet_ns(node, now_ns), reports_ns)
+            };
+            let awake_ns = now_ns.saturating_sub(self.awake_ns);
+            let quiet_ns = quiet_ns.unwrap_or(0).min(awake_ns);
+            let reports_ns = reports_ns.unwrap_or(0).min(awake_ns);
+            if self.nodes[node].given_up || reports_ns <= REACHED_NS {
                 continue;
             }
             if quiet_ns > NODE_SILENCE_NS {
                 let why = hall::silence(&self.names[node], quiet_ns);
                 self.give_up(node, FaultKind::Silent, &why, &mut inputs);
-            } else {
+            } else if quiet_ns > REACHED_NS || reports_ns <= NODE_SILENCE_NS {
                 inputs.extend(self.devices[node].clone().map(Input::Unreached));
             }
         }

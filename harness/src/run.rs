@@ -135,6 +135,8 @@ pub struct Run {
     shape: Shape,
     /// Number in the record of each table that this process declared; `None` for one that was refused.
     tables: BTreeMap<u32, Option<u32>>,
+    /// The tables of before it was cut off, by name.
+    before: BTreeMap<String, u32>,
     outputs: Vec<Output>,
 }
 
@@ -162,6 +164,7 @@ impl Run {
             many_nodes: plan.devices.windows(2).any(|d| d[0].node != d[1].node),
             lead_ns: phase::lead_ns(&plan),
             shape: intake::shape(&standing),
+            before: intake::before(&standing),
             plan,
             standing,
             segment: None,
@@ -287,9 +290,11 @@ impl Run {
             return;
         };
         if worker.duty == Duty::Dead {
-            // What it had completed before it was given up is work all the same, and comes late from a node that was cut off.
-            if let FromWorker::Steps(steps) = report {
-                self.push(Frame::Steps(steps), now_ns);
+            // What it had done before it was given up was done all the same, and comes late from a node that was cut off.
+            match report {
+                FromWorker::Steps(steps) => _ = self.push(Frame::Steps(steps), now_ns),
+                FromWorker::Mismatch { at_ns, detail } => self.wrong(device, at_ns, &detail),
+                _ => {}
             }
             return;
         }
@@ -306,11 +311,7 @@ impl Run {
                 self.push(Frame::Steps(steps), now_ns);
             }
             FromWorker::Resting { until_ns } => self.rest(device, until_ns, now_ns),
-            FromWorker::Mismatch { at_ns, detail } => {
-                let heat = heat::at(&self.standing, device, at_ns);
-                let detail = format!("{detail}; {heat}");
-                self.event(at_ns, Some(device), What::Mismatch { detail });
-            }
+            FromWorker::Mismatch { at_ns, detail } => self.wrong(device, at_ns, &detail),
             FromWorker::SelfTest { passed, detail } => {
                 self.event(now_ns, Some(device), What::SelfTest { passed, detail });
             }

@@ -4,7 +4,7 @@
 //! place, every rank reads the total from its own output, and inputs stay as they were; or in place, over
 //! the inputs. Refuses to wait without a limit, to go on in a group that lost a member before the survivors have
 //! regrouped, and to know what bandwidth is acceptable. Transports: [`host`] (shared memory of one
-//! machine, and with a bridge a node of a hall). Between nodes: [`mpi`]. Inputs whose total is exact in any order: [`exact`]. Ranks that share one device: [`within`].
+//! machine, and with a bridge a node of a hall). Between nodes: [`mpi`], tried out in [`pairs`]. Inputs whose total is exact in any order: [`exact`]. Ranks that share one device: [`within`].
 //! All sizes one after the other, each result checked: [`sweep`].
 
 use std::path::PathBuf;
@@ -14,6 +14,7 @@ pub mod alone;
 pub mod exact;
 pub mod host;
 pub mod mpi;
+pub mod pairs;
 pub mod sweep;
 pub mod within;
 

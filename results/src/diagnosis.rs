@@ -10,6 +10,7 @@ mod hall;
 mod heat;
 mod link;
 mod loss;
+pub mod pairs;
 pub mod place;
 mod power;
 pub(crate) mod sensor;
@@ -233,6 +234,7 @@ pub fn diagnose(standing: &Standing) -> Vec<Diagnosis> {
     let mut found = loss::all(standing);
     found.extend(wrong::all(standing));
     found.extend(sensor::all(standing));
+    found.extend(pairs::all(standing));
     if let Some(signs) = Signs::of(standing) {
         found.extend(heat::all(&signs));
         found.extend(power::all(&signs));

@@ -247,12 +247,30 @@ pub enum What {
     },
     /// A decision of the harness that changes what comes next.
     Decision { what: String },
+    /// What pairs of a hall's nodes measured with each other before the load.
+    Pairs { rows: Vec<PairRow> },
     /// What happens over and over is told together: `count` times since `from_ns`, `latest` the last of them in full.
     More {
         latest: Box<What>,
         count: u64,
         from_ns: u64,
     },
+}
+
+/// What two nodes of a hall measured with each other, as the worse of the two has it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PairRow {
+    /// All pairs of a round were measured at the same time.
+    pub round: u32,
+    pub nodes: [String; 2],
+    /// Size of a message.
+    pub bytes: u64,
+    /// Of the median exchange of such messages, each way.
+    pub bytes_per_s: f64,
+    /// Of the median exchange of single floats, s.
+    pub latency_s: f64,
+    /// Floats that came otherwise than they were sent.
+    pub wrong: u64,
 }
 
 /// What may happen without end, and of which many are therefore told together.

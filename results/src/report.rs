@@ -13,6 +13,7 @@ pub mod text;
 
 pub mod escape;
 mod facts;
+pub mod pairs;
 pub mod svg;
 mod sweep;
 mod words;

@@ -6,6 +6,7 @@
 //! event that opens a window comes before the rows inside it. It judges nothing: [`crate::verdict`].
 
 mod apart;
+mod series;
 pub mod sweep;
 pub mod window;
 
@@ -19,9 +20,11 @@ use crate::stats::reading::{Echo, Held};
 use crate::trace::{Trace, WorkTrace};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::profile::Profile;
+use series::Pace;
+pub use series::SeriesWindow;
 use std::ops::Range;
 use std::sync::OnceLock;
-use window::{SeriesWindow, Window};
+use window::Window;
 
 /// Width of the first bins of every trace.
 const TRACE_BIN_NS: u64 = 100_000_000;
@@ -188,7 +191,7 @@ impl Standing {
         Ok(())
     }
 
-    fn samples(&mut self, samples: &Samples) -> Result<(), StandingError> {
+    pub(crate) fn samples(&mut self, samples: &Samples) -> Result<(), StandingError> {
         self.known("table", samples.table, self.tables.len())?;
         let run = &self.tables[samples.table as usize];
         let rows = samples.at_ns.len();
@@ -200,26 +203,12 @@ impl Standing {
         let stretches = self.stretches(samples);
         self.usual.take();
         let run = &mut self.tables[samples.table as usize];
-        // Series by series: what a series has so far is then found once a stretch, not once a sample.
-        for (column, values) in samples.columns.iter().enumerate() {
-            let kind = run.table.series[column].kind;
-            for (rows, window) in &stretches {
-                let (at_ns, values) = (&samples.at_ns[rows.clone()], &values[rows.clone()]);
-                run.traces[column].push_all(at_ns, values);
-                run.latest[column] = values.last().copied().unwrap_or(f64::NAN);
-                let before = run.whole[column].last();
-                let first_ns = run.first_ns.unwrap_or(0);
-                for (&at_ns, &value) in at_ns.iter().zip(values) {
-                    run.whole[column].push(kind, first_ns, at_ns, value);
-                }
-                if kind == SeriesKind::Gauge {
-                    readings(run, column, at_ns, values);
-                }
-                run.valued_ns[column] = run.whole[column].last().map(|(at, _)| at);
-                if let Some(window) = window.and_then(|w| self.windows.get_mut(w)) {
-                    let fresh = || SeriesWindow::after(before, run.table.period_ns);
-                    window.samples((samples.table, column as u32), kind, fresh, at_ns, values);
-                }
+        for (rows, window) in stretches {
+            let pace = Pace::of(&samples.at_ns[rows.clone()], run.table.period_ns);
+            let mut window = window.and_then(|w| self.windows.get_mut(w));
+            for (column, values) in samples.columns.iter().enumerate() {
+                let values = &values[rows.clone()];
+                run.column(column, &pace, values, window.as_deref_mut());
             }
         }
         Ok(())
@@ -248,7 +237,7 @@ impl Standing {
         found
     }
 
-    fn steps(&mut self, steps: &Steps) -> Result<(), StandingError> {
+    pub(crate) fn steps(&mut self, steps: &Steps) -> Result<(), StandingError> {
         self.known("device", steps.device, self.devices.len())?;
         let run = &mut self.devices[steps.device as usize];
         if !steps.rows.is_empty() {
@@ -486,18 +475,6 @@ impl Standing {
     }
 }
 
-/// What readings say of their sensor.
-fn readings(run: &mut TableRun, column: usize, at_ns: &[u64], values: &[f64]) {
-    for (&at_ns, &value) in at_ns.iter().zip(values) {
-        run.held[column].push(at_ns, value);
-    }
-    if let Some(echo) = &mut run.echoes[column] {
-        for (&at_ns, &value) in at_ns.iter().zip(values) {
-            echo.push(at_ns, value);
-        }
-    }
-}
-
 /// How far times of one device may be apart from others' by the fit of its clock, which is refreshed now and then.
 const FIT_SLACK_NS: u64 = 100_000_000;
 
@@ -532,12 +509,19 @@ fn members_at(members: &[(u64, Vec<u32>)], at_ns: u64) -> &[u32] {
 
 impl DeviceRun {
     fn push(&mut self, row: &StepRow) {
-        self.work.push(row.start_ns, row.end_ns, row.flop);
         let moved = row.memory_bytes as f64;
-        self.memory.push(row.start_ns, row.end_ns, moved);
         let (computing, moving) = (row.compute_ns as f64, row.memory_ns as f64);
-        self.computing.push(row.start_ns, row.end_ns, computing);
-        self.moving.push(row.start_ns, row.end_ns, moving);
+        WorkTrace::push_each(
+            [
+                &mut self.work,
+                &mut self.memory,
+                &mut self.computing,
+                &mut self.moving,
+            ],
+            row.start_ns,
+            row.end_ns,
+            [row.flop, moved, computing, moving],
+        );
         let others = row
             .reduce_ns
             .saturating_add(row.optimizer_ns.max(row.memory_ns));

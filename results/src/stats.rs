@@ -15,6 +15,7 @@ pub mod bootstrap;
 pub mod change;
 pub mod dependence;
 pub mod distribution;
+pub mod finite;
 mod histogram;
 pub mod interval;
 pub mod lag;
@@ -26,6 +27,7 @@ pub mod reading;
 pub mod regression;
 pub mod spectrum;
 pub mod steady;
+pub mod sum;
 pub mod thermal;
 pub mod trend;
 

@@ -3,6 +3,7 @@
 //! Not judged: judgement uses [`crate::stats`]. When the bins run out, pairs are merged and the
 //! bin width doubles, so that a minute and three days both fit.
 
+use crate::stats::finite::Finite;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
@@ -19,13 +20,22 @@ pub struct Bin {
 }
 
 impl Bin {
-    fn add(&mut self, value: f64) {
-        self.merge(&Self {
-            min: value,
-            max: value,
-            sum: value,
-            count: 1,
-        });
+    fn add(&mut self, values: &[f64]) {
+        let (Some(&first), count) = (values.first(), self.count) else {
+            return;
+        };
+        let mut own = if count == 0 {
+            (first, first, 0.0)
+        } else {
+            (self.min, self.max, self.sum)
+        };
+        for &value in values {
+            own.0 = if value < own.0 { value } else { own.0 };
+            own.1 = if value > own.1 { value } else { own.1 };
+            own.2 += value;
+        }
+        (self.min, self.max, self.sum) = own;
+        self.count = count + values.len() as u64;
     }
 
     /// As if the other's samples had come here.
@@ -101,41 +111,41 @@ impl Trace {
     pub fn push(&mut self, at_ns: u64, value: f64) {
         if value.is_finite() {
             let index = self.index(at_ns);
-            self.add(index, value);
+            self.add(index, &[value], None);
         }
     }
 
     /// [`Self::push`] for each time with its value: neighbours mostly share a bin, which is then looked up once.
-    pub fn push_all(&mut self, at_ns: &[u64], values: &[f64]) {
-        let (mut bin, mut index) = (0..0, 0);
-        for (&at_ns, &value) in at_ns.iter().zip(values) {
-            if !value.is_finite() {
-                continue;
-            }
-            if !bin.contains(&at_ns) {
-                // Bins are merged in here only, so that the index holds until the next call.
-                index = self.index(at_ns);
-                let start_ns = index as u64 * self.bin_ns;
-                bin = start_ns..start_ns.saturating_add(self.bin_ns);
-            }
-            self.add(index, value);
+    pub fn push_all(&mut self, at_ns: &[u64], finite: &Finite) {
+        let (mut at_ns, mut values) = (at_ns, finite.values());
+        while let Some((&first_ns, later_ns)) = at_ns.split_first() {
+            let index = self.index(first_ns);
+            let start_ns = index as u64 * self.bin_ns;
+            let bin = start_ns..start_ns.saturating_add(self.bin_ns);
+            let run = 1 + later_ns.iter().take_while(|at| bin.contains(at)).count();
+            self.add(index, &values[..run], finite.same());
+            (at_ns, values) = (&at_ns[run..], &values[run..]);
         }
     }
 
-    fn add(&mut self, index: usize, value: f64) {
-        if let Bins::Flat(held, counts) = &mut self.bins {
-            let held = held.get_or_insert(value);
-            let count = counts[index].checked_add(1);
-            match count.filter(|_| held.to_bits() == value.to_bits()) {
+    /// Samples of one bin; `same`: the value that all of them have, where they have one.
+    fn add(&mut self, index: usize, values: &[f64], same: Option<f64>) {
+        let mut values = values;
+        while let (Bins::Flat(held, counts), Some(&first)) = (&mut self.bins, values.first()) {
+            let held = held.get_or_insert(first);
+            let run = if same.is_some() { values.len() } else { 1 };
+            let count = u32::try_from(run).ok();
+            let count = count.and_then(|c| counts[index].checked_add(c));
+            match count.filter(|_| held.to_bits() == first.to_bits()) {
                 Some(count) => {
                     counts[index] = count;
-                    return;
+                    values = &values[run..];
                 }
                 None => self.bins = Bins::Varied(varied(Some(*held), counts)),
             }
         }
         if let Bins::Varied(bins) = &mut self.bins {
-            bins[index].add(value);
+            bins[index].add(values);
         }
     }
 
@@ -215,21 +225,53 @@ impl WorkTrace {
 
     /// Spreads `amount` evenly over the span.
     pub fn push(&mut self, start_ns: u64, end_ns: u64, amount: f64) {
-        if !amount.is_finite() || end_ns < start_ns {
+        Self::push_each([self], start_ns, end_ns, [amount]);
+    }
+
+    /// Spreads an amount for each of the traces over one span; of traces that were given the same spans, bins are found once.
+    pub fn push_each<const N: usize>(
+        traces: [&mut Self; N],
+        start_ns: u64,
+        end_ns: u64,
+        amounts: [f64; N],
+    ) {
+        if amounts.iter().any(|a| !a.is_finite()) || end_ns < start_ns {
             return;
         }
-        while end_ns / self.bin_ns >= BINS as u64 {
-            self.amounts = self
-                .amounts
-                .chunks(2)
-                .map(|pair| pair.iter().sum())
-                .collect();
+        let mut traces = traces;
+        traces.iter_mut().for_each(|t| t.reach(end_ns));
+        let Some(bin_ns) = traces.first().map(|t| t.bin_ns) else {
+            return;
+        };
+        let first = start_ns / bin_ns;
+        let within = end_ns < (first + 1).saturating_mul(bin_ns);
+        if within && traces.iter().all(|t| t.bin_ns == bin_ns) {
+            for (trace, amount) in traces.iter_mut().zip(amounts) {
+                trace.amounts[first as usize] += amount;
+            }
+            return;
+        }
+        for (trace, amount) in traces.iter_mut().zip(amounts) {
+            trace.spread(start_ns, end_ns, amount);
+        }
+    }
+
+    /// Makes room for a span that ends then.
+    fn reach(&mut self, end_ns: u64) {
+        while end_ns >= self.bin_ns.saturating_mul(BINS as u64) {
+            let joined = self.amounts.chunks(2).map(|pair| pair.iter().sum());
+            self.amounts = joined.collect();
             self.bin_ns = self.bin_ns.saturating_mul(2);
         }
-        let (first, last) = (start_ns / self.bin_ns, end_ns / self.bin_ns);
-        if self.amounts.len() <= last as usize {
-            self.amounts.resize(last as usize + 1, 0.0);
+        let held = (self.amounts.len() as u64).saturating_mul(self.bin_ns);
+        if end_ns >= held {
+            self.amounts
+                .resize((end_ns / self.bin_ns) as usize + 1, 0.0);
         }
+    }
+
+    fn spread(&mut self, start_ns: u64, end_ns: u64, amount: f64) {
+        let (first, last) = (start_ns / self.bin_ns, end_ns / self.bin_ns);
         let length = (end_ns - start_ns).max(1) as f64;
         for bin in first..=last {
             let from = start_ns.max(bin * self.bin_ns);
@@ -247,6 +289,7 @@ impl WorkTrace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::finite::runs;
 
     #[test]
     fn three_days_fit_and_no_sample_is_lost() {
@@ -274,7 +317,10 @@ mod tests {
             for (at, value) in at.iter().zip(values) {
                 one_by_one.push(*at, *value);
             }
-            at_once.push_all(at, values);
+            for rows in runs(values) {
+                let finite = Finite::of(&values[rows.clone()]).unwrap();
+                at_once.push_all(&at[rows], &finite);
+            }
             assert_eq!(at_once, one_by_one);
         }
         let count: u64 = at_once.bins().iter().map(|b| b.count).sum();

@@ -3,6 +3,8 @@
 //! Refuses to leave anything running: whoever is left is killed when the test ends, and a test can ask who is.
 
 use crate::judged::standing;
+#[cfg(target_os = "linux")]
+use crate::network::Host;
 use crate::program;
 use hallmark_results::standing::Standing;
 use hallmark_results::store::journal::JournalReader;
@@ -96,8 +98,11 @@ pub struct Setup<'a> {
     pub devices: usize,
     /// Seconds of load.
     pub seconds: u32,
-    /// A built-in profile instead.
+    /// A built-in profile instead, or a file's.
     pub profile: Option<&'a str>,
+    /// Where the run itself is started, instead of on this machine.
+    #[cfg(target_os = "linux")]
+    pub host: Option<&'a Host>,
 }
 
 impl Default for Setup<'_> {
@@ -112,8 +117,26 @@ impl Default for Setup<'_> {
             devices: 1,
             seconds: 3,
             profile: None,
+            #[cfg(target_os = "linux")]
+            host: None,
         }
     }
+}
+
+impl Setup<'_> {
+    fn command(&self) -> Command {
+        #[cfg(target_os = "linux")]
+        if let Some(host) = self.host {
+            return host.command(program::binary());
+        }
+        Command::new(program::binary())
+    }
+}
+
+/// The profile of such a run, for so many seconds of steady load.
+#[must_use]
+pub fn profile(seconds: u32) -> String {
+    PROFILE.replace("SECONDS", &seconds.to_string())
 }
 
 impl HallRun {
@@ -162,15 +185,13 @@ impl HallRun {
                  contract_power = \"40 kW\"\nnodes = [\"n[1-{nodes}]\"]\n"
             ),
         );
-        let profile = write(
-            "hall.toml",
-            &PROFILE.replace("SECONDS", &seconds.to_string()),
-        );
+        let profile = write("hall.toml", &profile(*seconds));
         let folder = keep.path().join("run");
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = setup.programs.into_iter().map(Path::to_path_buf);
         let path = std::env::join_paths(folders.chain(std::env::split_paths(&path)));
-        let child = Command::new(program::binary())
+        let child = setup
+            .command()
             .env("PATH", path.expect("folders without a colon"))
             .envs(setup.environment.iter().copied())
             .args(["run", "--ui", "plain", "--site"])
@@ -189,6 +210,12 @@ impl HallRun {
             folder,
             keep,
         }
+    }
+
+    /// Its site file.
+    #[must_use]
+    pub fn site(&self) -> PathBuf {
+        self.keep.path().join("site.toml")
     }
 
     /// What it said on standard output.
@@ -287,7 +314,8 @@ fn is_called(pid: u32, command: &str) -> bool {
 }
 
 /// Children of a process and theirs.
-fn descendants(pid: u32) -> Vec<u32> {
+#[must_use]
+pub fn descendants(pid: u32) -> Vec<u32> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task"))
         .into_iter()
         .flatten();

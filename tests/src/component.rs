@@ -48,10 +48,12 @@ pub enum Component {
     Mpich,
     /// Open MPI's `mpirun`.
     OpenMpi,
+    /// Network and time namespaces, and the programs that set them up and start others in them.
+    Namespaces,
 }
 
 impl Component {
-    pub const ALL: [Component; 10] = [
+    pub const ALL: [Component; 11] = [
         Self::Vulkan,
         Self::Chromium,
         Self::Tmux,
@@ -62,6 +64,7 @@ impl Component {
         Self::KubernetesTools,
         Self::Mpich,
         Self::OpenMpi,
+        Self::Namespaces,
     ];
 
     /// Where it is: the program, or a driver's description.
@@ -80,6 +83,7 @@ impl Component {
             }
             Self::Mpich => pinned("tests/mpi/libraries.py", "target/mpi-tools"),
             Self::OpenMpi => program(&["mpirun.openmpi"]),
+            Self::Namespaces => namespaces(),
         }
     }
 
@@ -103,6 +107,9 @@ impl Component {
             }
             Self::Mpich => "python3 python3-pip, then run `python3 tests/mpi/libraries.py install`",
             Self::OpenMpi => "openmpi-bin libopenmpi3",
+            Self::Namespaces => {
+                "iproute2 util-linux, and run the tests as root, where it may have namespaces and /dev/net/tun"
+            }
         }
     }
 
@@ -160,6 +167,19 @@ fn slurm() -> Option<PathBuf> {
     let all = ["munged", "slurmd", "sbatch", "srun", "scancel", "scontrol"];
     let here = all.iter().all(|name| of_system(name).is_some());
     of_system("slurmctld").filter(|_| is_root && here)
+}
+
+/// The program `ip`, if this process may make namespaces and interfaces for them.
+fn namespaces() -> Option<PathBuf> {
+    let mut interfaces = std::fs::OpenOptions::new();
+    let interfaces = interfaces.read(true).write(true).open("/dev/net/tun");
+    let apart = std::process::Command::new(program(&["unshare"])?)
+        .args(["--net", "--time", "true"])
+        .stderr(std::process::Stdio::null())
+        .status();
+    let may = interfaces.is_ok() && apart.is_ok_and(|s| s.success());
+    program(&["nsenter"])?;
+    of_system("ip").filter(|_| may)
 }
 
 /// A daemon's program, which an ordinary user's path may lack.

@@ -18,6 +18,8 @@ pub mod hall;
 pub mod hostile;
 pub mod judged;
 pub mod mutants;
+#[cfg(target_os = "linux")]
+pub mod network;
 pub mod program;
 pub mod scenarios;
 pub mod slurm;

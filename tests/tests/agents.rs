@@ -7,61 +7,17 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by a panic")]
 
 use hallmark_profiles::metric::Metric;
-use hallmark_results::frame::{Ending, Event, FaultKind, Frame, What};
+use hallmark_results::frame::{Ending, Event, FaultKind, What};
 use hallmark_results::standing::Standing;
-use hallmark_results::store::read;
 use hallmark_results::verdict::{Outcome, judge};
 use hallmark_tests::agents::{HallRun, Setup, is_alive, signal};
-use hallmark_tests::judged::outcome;
+use hallmark_tests::judged::{self, detail, faults, outcome, steps, whole_and_once};
 use hallmark_tests::program;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 const SECOND: u64 = 1_000_000_000;
-
-fn faults(standing: &Standing) -> Vec<&Event> {
-    let is_fault = |e: &&Event| matches!(e.what, What::Fault { .. });
-    standing.events().iter().filter(is_fault).collect()
-}
-
-fn detail(event: &Event) -> (Option<u32>, FaultKind, &str) {
-    match &event.what {
-        What::Fault { kind, detail } => (event.device, *kind, detail.as_str()),
-        what => unreachable!("{what:?}"),
-    }
-}
-
-/// Numbers of the steps of each device, in the order of the record.
-fn steps(folder: &Path) -> BTreeMap<u32, Vec<u64>> {
-    let run = read::open_any(folder).unwrap();
-    let mut found: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
-    for frame in run.frames().unwrap() {
-        if let Frame::Steps(steps) = frame.unwrap() {
-            found
-                .entry(steps.device)
-                .or_default()
-                .extend(steps.rows.iter().map(|r| r.seq));
-        }
-    }
-    found
-}
-
-/// Within each order a device numbers its steps without a hole, and no step stands twice.
-fn whole_and_once(folder: &Path) {
-    for (device, numbers) in steps(folder) {
-        for pair in numbers.windows(2) {
-            let new_order = pair[1] >> 32 != pair[0] >> 32 && pair[1] & 0xFFFF_FFFF == 0;
-            assert!(
-                pair[1] == pair[0] + 1 || new_order,
-                "device {device}: step {:#x} follows {:#x}",
-                pair[1],
-                pair[0]
-            );
-        }
-    }
-}
 
 #[test]
 fn two_nodes_give_one_record_and_one_verdict_and_leave_nothing_running() {
@@ -307,8 +263,85 @@ fn a_killed_controller_leaves_nothing_running_and_its_record_accepts_nothing() {
         program::finish(program::hallmark(arguments), Duration::from_secs(120))
     };
     let resumed = call("resume").expect_code(2);
-    assert!(resumed.stderr.contains("n1/cpu0"), "{resumed}");
+    let asks = "this run is one of a hall (hall A of Rehearsal (NO, north), site file digest ";
+    assert!(resumed.stderr.contains(asks), "{resumed}");
     let sealed = call("seal");
     assert!(matches!(sealed.code, Some(1 | 3)), "{sealed}");
     whole_and_once(&run.folder);
+}
+
+/// A hall's run under load whose controller was killed, and its account so far.
+fn cut_off() -> (HallRun, Standing) {
+    let mut run = HallRun::start(2, 1, 12);
+    run.wait_for_load(40);
+    let processes = run.left_running();
+    run.child.kill().unwrap();
+    run.child.wait().unwrap();
+    let begun = Instant::now();
+    while processes.iter().any(|p| is_alive(*p)) {
+        assert!(begun.elapsed() < Duration::from_secs(10), "still running");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let before = hallmark::command::load::fold(&run.folder).unwrap();
+    (run, before)
+}
+
+fn resume(run: &HallRun) -> program::Finished {
+    let mut command = program::hallmark(["resume", "--ui", "plain", "--site"]);
+    command.arg(run.site()).arg(&run.folder);
+    program::finish(command, Duration::from_secs(120))
+}
+
+#[test]
+fn a_hall_whose_controller_was_killed_goes_on_with_the_nodes_that_come_back() {
+    let (run, before) = cut_off();
+    let resumed = resume(&run);
+    assert!(matches!(resumed.code, Some(0 | 3)), "{resumed}");
+    let standing = judged::standing(&run.folder);
+    assert!(
+        standing.closed().is_some() && faults(&standing).is_empty(),
+        "{resumed}"
+    );
+    let is_resumed = |e: &&Event| matches!(e.what, What::Resumed { .. });
+    assert_eq!(standing.events().iter().filter(is_resumed).count(), 1);
+    // Sensors go on in the tables that they had, and no step is told twice.
+    let names = |standing: &Standing| -> BTreeSet<String> {
+        standing
+            .tables()
+            .iter()
+            .map(|t| t.table.name.clone())
+            .collect()
+    };
+    assert_eq!(names(&standing), names(&before));
+    assert_eq!(standing.oddities(), 0);
+    for (device, steps) in standing.devices().iter().enumerate() {
+        assert!(
+            steps.steps > before.devices()[device].steps,
+            "device {device}"
+        );
+    }
+    let again = resume(&run).expect_code(2);
+    assert!(again.stderr.contains("has ended and is sealed"), "{again}");
+
+    let (run, before) = cut_off();
+    // The second node's log cannot be begun, so its agent ends at once.
+    let log = run.folder.join("nodes/resumed/n2/reports.hml");
+    std::fs::create_dir_all(log).unwrap();
+    let other = run.site().with_file_name("other.toml");
+    let text = std::fs::read_to_string(run.site()).unwrap();
+    std::fs::write(&other, text.replace("count = 1", "count = 2")).unwrap();
+    let mut foreign = program::hallmark(["resume", "--site"]);
+    foreign.arg(&other).arg(&run.folder);
+    let refused = program::finish(foreign, Duration::from_secs(60)).expect_code(2);
+    assert!(
+        refused.stderr.contains("begun with another site file"),
+        "{refused}"
+    );
+    let resumed = resume(&run);
+    assert_eq!(resumed.code, Some(1), "{resumed}");
+    let standing = judged::standing(&run.folder);
+    let lost: Vec<Option<u32>> = faults(&standing).iter().map(|f| f.device).collect();
+    assert_eq!(lost, [Some(1)], "{resumed}");
+    assert!(standing.devices()[0].steps > before.devices()[0].steps);
+    assert_eq!(outcome(&standing, "inventory"), Outcome::Failed);
 }

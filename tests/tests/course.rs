@@ -584,3 +584,13 @@ fn a_wrong_result_is_told_with_the_cores_temperature_and_how_old_that_is() {
         "{blind}"
     );
 }
+
+#[test]
+fn a_wrong_result_that_is_told_after_its_device_was_given_up_counts() {
+    let mut led = Led::begin(&opened(STEADY, "", 2));
+    led.work();
+    led.say(Input::Gone(1, "it ended".to_owned()));
+    let (at_ns, detail) = (led.now_ns, "tile 3 is wrong".to_owned());
+    led.say(Input::Worker(1, FromWorker::Mismatch { at_ns, detail }));
+    assert_eq!(led.run.standing().devices()[1].mismatches, 1);
+}

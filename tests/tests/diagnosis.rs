@@ -12,6 +12,8 @@ mod heat;
 mod link;
 #[path = "diagnosis/loss.rs"]
 mod loss;
+#[path = "diagnosis/pairs.rs"]
+mod pairs;
 #[path = "diagnosis/power.rs"]
 mod power;
 #[path = "diagnosis/sensor.rs"]

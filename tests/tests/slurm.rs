@@ -41,6 +41,7 @@ const REHEARSAL: Setup = Setup {
     devices: 1,
     seconds: 8,
     profile: None,
+    host: None,
 };
 
 fn faults(standing: &Standing) -> Vec<(Option<u32>, FaultKind, String)> {

@@ -222,6 +222,7 @@ impl Crossing {
             library: self.library.clone(),
             open_mpi: is_open_mpi(self.rank.as_ref()),
             leave: self.launched(),
+            node: span.node,
             nodes: span.nodes,
             generation: span.generation,
             first: self.first,
@@ -390,7 +391,7 @@ fn attend(mut stdout: ChildStdout, stderr: impl Read, generation: &AtomicU32, sa
     };
     let why = loop {
         match protocol::receive(&mut stdout) {
-            Ok(Some(FromBridge::Open { bytes_per_s })) => tell(Ok(bytes_per_s)),
+            Ok(Some(FromBridge::Open(tried))) => tell(Ok(tried)),
             Ok(Some(FromBridge::Closed)) => return,
             Ok(Some(FromBridge::Failed(why))) => break why,
             Ok(None) => break "it ended without a word".to_owned(),

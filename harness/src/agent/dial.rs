@@ -10,7 +10,7 @@ use crate::clock;
 use crate::launch::Invitation;
 use crate::protocol::authority::CONTROLLER;
 use crate::protocol::codec::{MESSAGE_MAX, Packed};
-use crate::protocol::link::{BEAT, Beat, Beaten, Claim, Down, LINK, Pass, Task, Up};
+use crate::protocol::link::{Ahead, BEAT, Beat, Beaten, Claim, Down, LINK, Pass, Task, Up};
 use http::uri::PathAndQuery;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -47,6 +47,8 @@ pub struct Desk {
     pub log: Mutex<Log>,
     pub grown: Notify,
     pub offset: Mutex<Offset>,
+    /// The offset on which all times rest that the node tells; `None` before the first.
+    pub began: Mutex<Option<Ahead>>,
     /// The last task that was taken.
     pub taken: Mutex<u64>,
     pub session: Mutex<Option<String>>,
@@ -59,6 +61,7 @@ impl Desk {
             log: Mutex::new(log),
             grown: Notify::new(),
             offset: Mutex::default(),
+            began: Mutex::new(None),
             taken: Mutex::new(0),
             session: Mutex::new(None),
         }
@@ -90,7 +93,11 @@ pub fn keep(invitation: &Invitation, claim: Claim, desk: &Arc<Desk>, heard: &Sen
     let _ = heard.send(told);
 }
 
-pub(crate) fn endpoint(invitation: &Invitation) -> Result<Endpoint, String> {
+/// Where the controller listens, and by which keys it is reached.
+///
+/// # Errors
+/// One sentence: the invitation's address or keys are none.
+pub fn endpoint(invitation: &Invitation) -> Result<Endpoint, String> {
     let Invitation {
         address,
         credentials,
@@ -126,7 +133,8 @@ fn whole(error: &dyn std::error::Error) -> String {
     text
 }
 
-async fn dial(
+/// Keeps an agent connected until it is refused or gives up.
+pub async fn dial(
     endpoint: &Endpoint,
     mut claim: Claim,
     desk: &Arc<Desk>,
@@ -257,7 +265,15 @@ async fn report(desk: Arc<Desk>, outgoing: mpsc::Sender<Up>, kept: u64) {
                 }
                 next += 1;
             }
-            Ok(None) => desk.grown.notified().await,
+            Ok(None) => {
+                // Nothing to report is told: it is no link that carries nothing.
+                if timeout(BEAT_EVERY, desk.grown.notified()).await.is_err() {
+                    let task = *lock(&desk.taken);
+                    if outgoing.send(Up::Took { task }).await.is_err() {
+                        return;
+                    }
+                }
+            }
             // A report that cannot be read back keeps all later ones from being sent: they would leave a hole.
             Err(_) => sleep(RETRY).await,
         }
@@ -276,6 +292,7 @@ async fn beat(endpoint: Endpoint, node: String, desk: Arc<Desk>) {
                 node: node.clone(),
                 session,
                 ahead,
+                began: *lock(&desk.began),
             };
             if let Ok(Some((sent_ns, beaten))) = timeout(ANSWER, once(&mut grpc, beat)).await {
                 lock(&desk.offset).push(sent_ns, beaten, clock::monotonic_ns());

@@ -4,10 +4,10 @@
 //! and stays so; the others are loaded, and the record says what was not there.
 
 use super::load::{as_found, create, folder, listen, opened, run_id, settings, view};
-use crate::cli::Run;
+use crate::cli::{Cuda, Run};
 use crate::clock::RunClock;
 use crate::command::record;
-use crate::controller::Controller;
+use crate::controller::{Controller, Handle};
 use crate::exit::{Exit, Failure};
 use crate::launch::kubernetes::manifest::Order;
 use crate::launch::{self, kubernetes, local, manual, quoted, slurm, ssh};
@@ -21,10 +21,10 @@ use crate::topology;
 use hallmark_kernels::device::DeviceInfo;
 use hallmark_profiles::profile::Loaded;
 use hallmark_profiles::site::{self, Launcher, LoadedSite};
-use hallmark_results::frame::{FaultKind, What};
+use hallmark_results::frame::{FaultKind, PairRow, What};
 use hallmark_results::standing::Standing;
-use std::ops::Range;
 use std::path::Path;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 /// Longest wait for all agents to join: their engines are asked for their devices first.
@@ -35,13 +35,17 @@ const BY_HAND_NS: u64 = 600_000_000_000;
 pub(super) const JOIN: &str = ".join";
 /// What a cluster was asked for, less its secrets.
 const KEPT: &str = ".k8s.json";
+/// What is done before the load where nodes reduce together.
+pub(super) const TRYING: &str =
+    "trying whether the nodes sum across each other, and how fast pairs of them exchange";
+/// The key under which the record keeps which site it is.
+const SITE: &str = "site";
 
 /// Runs a profile on all nodes of a site.
 ///
 /// # Errors
 /// [`Failure`]: exit 2 before anything was written, 4 where the run itself broke.
-pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
-    let path = site;
+pub fn run(args: &Run, path: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
     let site = site::load(&path.to_string_lossy()).map_err(Failure::usage)?;
     refuse(args)?;
     let planned = planned(args, loaded)?;
@@ -63,23 +67,27 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
     let journal = create(&folder)?;
     super::stop::watch(&folder, &inlet);
     let undo = |_: &Failure| forget(&folder);
-    let interrupted = || {
-        inbox
-            .try_iter()
-            .any(|i| matches!(i, Input::Interrupt | Input::Cut))
-    };
+    let interrupted = || wants_to_end(&inbox);
     if rehearsal {
         view.note("a rehearsal: nodes may be processes of one machine, and no site is accepted");
     }
     view.note(&waiting(&site, &folder)?);
-    launch(args, &site, &mut controller, &folder, planned).inspect_err(undo)?;
-    let (joined, devices, claims) =
-        gathered(&site, &mut controller, interrupted, |told| view.note(told)).inspect_err(undo)?;
+    let start = Start {
+        site: &site,
+        folder: &folder,
+        logs: &folder.join("nodes"),
+        arguments: &arguments(&args.cuda, args.mpi.as_deref()),
+        rehearsal,
+        planned,
+    };
+    let gathered = gathered(&start, &mut controller, interrupted, |told| view.note(told));
+    let (joined, devices, claims) = gathered.inspect_err(undo)?;
     let clock = RunClock::start();
     view.note(&format!("opening {} devices", devices.len()));
     let asked = asked(loaded);
     let note = |told: &str| view.note(told);
     let reduces = tried(loaded, &mut controller, &claims, interrupted, note).inspect_err(undo)?;
+    let pairs = controller.pairs();
     let desk = controller.handle();
     let mut crew = real::open(Box::new(controller), &devices, clock, asked, (inlet, inbox))
         .inspect_err(undo)?;
@@ -100,8 +108,7 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
     view.opened(&standing, &folder);
     let mut events = found(&site, &joined, &claims);
     events.extend(as_found(&prepared.facts));
-    let fact = |(key, value)| (None, What::AsFound { key, value });
-    events.extend(desk.clocks().into_iter().map(fact));
+    events.extend(facts(&desk, pairs));
     desk.sense(&standing.opened().plan, clock.epoch_ns());
     let stage = Stage {
         crew,
@@ -119,6 +126,12 @@ pub fn run(args: &Run, site: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
     record::conclude(&folder, &standing, pen, view.as_mut())
 }
 
+/// Whether the operator wants to end before the load began.
+pub(super) fn wants_to_end(inbox: &Receiver<Input>) -> bool {
+    let mut inputs = inbox.try_iter();
+    inputs.any(|i| matches!(i, Input::Interrupt | Input::Cut))
+}
+
 fn asked(loaded: &Loaded) -> Asked {
     Asked {
         probe: loaded.profile.load.fit_step.is_some(),
@@ -127,7 +140,7 @@ fn asked(loaded: &Loaded) -> Asked {
 }
 
 /// What is waited for, and what is to be done for it.
-fn waiting(site: &LoadedSite, folder: &Path) -> Result<String, Failure> {
+pub(super) fn waiting(site: &LoadedSite, folder: &Path) -> Result<String, Failure> {
     let nodes = site.nodes().count();
     if site.site.launcher != Launcher::Manual {
         return Ok(format!("waiting for {nodes} nodes"));
@@ -165,10 +178,10 @@ fn refuse(args: &Run) -> Result<(), Failure> {
 }
 
 /// What the program is to do on a node.
-pub(super) fn arguments(args: &Run) -> Vec<String> {
+pub(super) fn arguments(cuda: &Cuda, mpi: Option<&Path>) -> Vec<String> {
     let mut arguments = vec!["agent".to_owned()];
-    arguments.extend(args.cuda.arguments());
-    let library = args.mpi.iter();
+    arguments.extend(cuda.arguments());
+    let library = mpi.iter();
     arguments.extend(library.flat_map(|l| ["--mpi".to_owned(), l.display().to_string()]));
     arguments
 }
@@ -182,51 +195,61 @@ fn planned(args: &Run, loaded: &Loaded) -> Result<Duration, Failure> {
     Ok(length::planned(&profile))
 }
 
-fn launch(
-    args: &Run,
-    site: &LoadedSite,
-    controller: &mut Controller,
-    folder: &Path,
-    planned: Duration,
-) -> Result<(), Failure> {
-    let program = std::env::current_exe().map_err(Failure::broken)?;
-    let nodes: Vec<&str> = site.nodes().map(|n| n.name).collect();
-    let arguments = arguments(args);
-    let hall = launch::Hall {
-        controller,
-        nodes: &nodes,
-        logs: &folder.join("nodes"),
-        program: &program,
-        arguments: &arguments,
-        rehearsal: is_rehearsal(args, site),
-    };
-    let agents = match site.site.launcher {
-        Launcher::Local => local::start(&hall)?,
-        Launcher::Slurm => slurm::start(&hall)?,
-        Launcher::Ssh => ssh::start(&hall)?,
-        Launcher::Manual => manual::start(&hall, &super::beside(folder, JOIN))?,
-        Launcher::Kubernetes => {
-            let order = Order {
-                name: &kubernetes::draw_name(),
-                run: &run_id(folder),
-                site,
-                asked: kubernetes::asked(site)?,
-                arguments: &arguments,
-                planned,
-            };
-            kubernetes::start(&hall, &order, &super::beside(folder, KEPT))?
-        }
-    };
-    controller.attend(agents);
-    Ok(())
+/// What starts a run's agents.
+pub(super) struct Start<'a> {
+    pub site: &'a LoadedSite,
+    pub folder: &'a Path,
+    /// Gets a folder for each node.
+    pub logs: &'a Path,
+    pub arguments: &'a [String],
+    pub rehearsal: bool,
+    /// How long the run is at most.
+    pub planned: Duration,
 }
 
-/// For each node its devices or why it has not joined; all devices in their order; what the nodes said.
-type Gathered = (
-    Vec<Result<Vec<DeviceInfo>, String>>,
-    Vec<DeviceInfo>,
-    Vec<Claim>,
-);
+impl Start<'_> {
+    /// Has the site's launcher start an agent on each node.
+    ///
+    /// # Errors
+    /// [`Failure`]: the launcher cannot.
+    pub(super) fn launch(&self, controller: &mut Controller) -> Result<(), Failure> {
+        let program = std::env::current_exe().map_err(Failure::broken)?;
+        let nodes: Vec<&str> = self.site.nodes().map(|n| n.name).collect();
+        let hall = launch::Hall {
+            controller,
+            nodes: &nodes,
+            logs: self.logs,
+            program: &program,
+            arguments: self.arguments,
+            rehearsal: self.rehearsal,
+        };
+        let agents = match self.site.site.launcher {
+            Launcher::Local => local::start(&hall)?,
+            Launcher::Slurm => slurm::start(&hall)?,
+            Launcher::Ssh => ssh::start(&hall)?,
+            Launcher::Manual => manual::start(&hall, &super::beside(self.folder, JOIN))?,
+            Launcher::Kubernetes => {
+                let order = Order {
+                    name: &kubernetes::draw_name(),
+                    run: &run_id(self.folder),
+                    site: self.site,
+                    asked: kubernetes::asked(self.site)?,
+                    arguments: self.arguments,
+                    planned: self.planned,
+                };
+                kubernetes::start(&hall, &order, &super::beside(self.folder, KEPT))?
+            }
+        };
+        controller.attend(agents);
+        Ok(())
+    }
+}
+
+/// A node that has joined: what it said, and its devices under the names that they have among those of all nodes.
+pub(super) struct Joined {
+    pub claim: Claim,
+    pub devices: Vec<DeviceInfo>,
+}
 
 /// Longest wait for agents to join.
 fn patience_ns(site: &LoadedSite) -> u64 {
@@ -238,44 +261,103 @@ fn patience_ns(site: &LoadedSite) -> u64 {
     }
 }
 
-/// Waits for the agents, and numbers the devices of all nodes that have joined.
-fn gathered(
+/// Waits for the agents; for each node of the site what came of it, or why it has not joined.
+///
+/// # Errors
+/// [`Failure`] when the operator interrupts.
+pub(super) fn joined(
     site: &LoadedSite,
     controller: &mut Controller,
     interrupted: impl FnMut() -> bool,
     note: impl FnMut(&str),
-) -> Result<Gathered, Failure> {
+) -> Result<Vec<Result<Joined, String>>, Failure> {
     controller.gather(patience_ns(site), interrupted, note)?;
-    let (mut joined, mut devices, mut claims) = (Vec::new(), Vec::new(), Vec::new());
-    let mut ranges: Vec<Range<u32>> = Vec::new();
-    for (index, node) in site.nodes().enumerate() {
+    let nodes = site.nodes().enumerate();
+    let one = |(index, node): (usize, site::Node<'_>)| {
+        let claim = controller.claim(index)?;
+        let named = |d: &DeviceInfo| DeviceInfo {
+            id: hall::name(node.name, &d.id),
+            ..d.clone()
+        };
+        let devices = claim.devices.iter().map(named).collect();
+        Ok(Joined { claim, devices })
+    };
+    Ok(nodes.map(one).collect())
+}
+
+/// For each node its devices or why it has not joined; all devices in their order; what the nodes said.
+type Gathered = (
+    Vec<Result<Vec<DeviceInfo>, String>>,
+    Vec<DeviceInfo>,
+    Vec<Claim>,
+);
+
+/// Starts the agents of a new run, waits for them, and numbers the devices of all nodes that have joined.
+fn gathered(
+    start: &Start,
+    controller: &mut Controller,
+    interrupted: impl FnMut() -> bool,
+    note: impl FnMut(&str),
+) -> Result<Gathered, Failure> {
+    start.launch(controller)?;
+    let joined = joined(start.site, controller, interrupted, note)?;
+    let devices = numbered(controller, &joined)?;
+    let claims = joined.iter().flatten().map(|j| j.claim.clone()).collect();
+    let of_nodes = joined.into_iter().map(|j| j.map(|j| j.devices)).collect();
+    Ok((of_nodes, devices, claims))
+}
+
+/// Numbers the devices of all nodes that have joined, and has their workers started.
+fn numbered(
+    controller: &mut Controller,
+    joined: &[Result<Joined, String>],
+) -> Result<Vec<DeviceInfo>, Failure> {
+    let mut devices: Vec<DeviceInfo> = Vec::new();
+    let mut ranges = Vec::new();
+    for node in joined {
         let first = devices.len() as u32;
-        let claim = controller.claim(index);
-        let own = claim.map(|claim| {
-            let own: Vec<DeviceInfo> = claim
-                .devices
-                .iter()
-                .map(|d| DeviceInfo {
-                    id: hall::name(node.name, &d.id),
-                    ..d.clone()
-                })
-                .collect();
-            claims.push(claim);
-            own
-        });
-        devices.extend(own.iter().flatten().cloned());
+        devices.extend(node.iter().flat_map(|n| n.devices.iter().cloned()));
         ranges.push(first..devices.len() as u32);
-        joined.push(own);
     }
     if devices.is_empty() {
-        let why = joined.into_iter().find_map(Result::err);
+        let why = joined.iter().find_map(|j| j.as_ref().err().cloned());
         return Err(Failure::broken(format!(
             "no node has joined: {}",
             why.unwrap_or_default()
         )));
     }
     controller.muster(ranges);
-    Ok((joined, devices, claims))
+    Ok(devices)
+}
+
+/// Which site it is, and by which file.
+pub(super) fn about(site: &LoadedSite) -> String {
+    let hall = &site.site;
+    format!(
+        "hall {} of {} ({}, {}), site file digest {}",
+        hall.hall,
+        hall.name,
+        hall.country,
+        hall.region,
+        site.digest()
+    )
+}
+
+/// The same of a run so far; `None` of one that is no hall's.
+pub(super) fn told(standing: &Standing) -> Option<&str> {
+    let mut events = standing.events().iter();
+    events.find_map(|e| match &e.what {
+        What::AsFound { key, value } if e.device.is_none() && key == SITE => Some(value.as_str()),
+        _ => None,
+    })
+}
+
+/// What is known of the nodes' clocks and of the ways between them before the load.
+pub(super) fn facts(desk: &Handle, pairs: Vec<PairRow>) -> Vec<(Option<u32>, What)> {
+    let clocks = desk.clocks().into_iter();
+    let clocks = clocks.map(|(key, value)| What::AsFound { key, value });
+    let pairs = (!pairs.is_empty()).then_some(What::Pairs { rows: pairs });
+    clocks.chain(pairs).map(|what| (None, what)).collect()
 }
 
 /// A run that was not begun leaves nothing behind: not its empty journal either.
@@ -294,7 +376,7 @@ fn tried(
     if !plan::reduces(&loaded.profile) {
         return Ok(Err("the profile asks for no all-reduces".to_owned()));
     }
-    note("trying whether the nodes sum across each other");
+    note(TRYING);
     let tried = controller.try_reducing(claims, interrupted)?;
     if let Err(why) = &tried {
         note(&format!("nothing will be all-reduced: {why}"));
@@ -336,15 +418,6 @@ fn found(
             detail,
         });
     let fact = |key: String, value: String| What::AsFound { key, value };
-    let hall = &site.site;
-    let about = format!(
-        "hall {} of {} ({}, {}), site file digest {}",
-        hall.hall,
-        hall.name,
-        hall.country,
-        hall.region,
-        site.digest()
-    );
     let nodes = claims.iter().flat_map(|claim| {
         let host = &claim.host;
         let machine = format!(
@@ -358,7 +431,7 @@ fn found(
         });
         std::iter::once(fact(format!("{}: machine", claim.node), machine)).chain(absent)
     });
-    let all = std::iter::once(fact("site".to_owned(), about))
+    let all = std::iter::once(fact(SITE.to_owned(), about(site)))
         .chain(missing)
         .chain(nodes);
     all.map(|what| (None, what)).collect()

@@ -1,12 +1,12 @@
-//! `hallmark run` and `hallmark resume`: from a profile to a verdict.
+//! `hallmark run`: from a profile to a verdict.
 //!
 //! Everything that can be refused is refused before a file is written or a device is loaded.
 
-use crate::cli::{Resume, Run, Show, Ui};
+use crate::cli::{Run, Show, Ui};
 use crate::clock::{self, RunClock};
 use crate::command::record;
 use crate::exit::{Exit, Failure};
-use crate::plan::{self, Settings, changes, inventory, libraries};
+use crate::plan::{self, Settings, inventory};
 use crate::run::Input;
 use crate::sensor::DeviceKey;
 use crate::sensors::{self, Layout, Sources};
@@ -19,10 +19,9 @@ use crate::view::{View, json::Json, live::Live, plain::Plain};
 use hallmark_kernels::device::{Absent, DeviceInfo};
 use hallmark_profiles::profile;
 use hallmark_profiles::workload::AuditSeed;
-use hallmark_results::frame::{FORMAT_VERSION, FaultKind, Frame, Host, Opened, Table, What};
-use hallmark_results::plan::{Plan, SegmentKind};
+use hallmark_results::frame::{FORMAT_VERSION, FaultKind, Frame, Host, Opened, What};
+use hallmark_results::plan::Plan;
 use hallmark_results::standing::Standing;
-use hallmark_results::standing::window::Window;
 use hallmark_results::store::journal::{JournalReader, JournalWriter};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -102,68 +101,6 @@ pub fn run(args: &Run) -> Result<Exit, Failure> {
     record::conclude(&folder, &standing, pen, view.as_mut())
 }
 
-/// Goes on with a run that was cut off.
-///
-/// # Errors
-/// [`Failure`]: exit 2 where the folder holds no run that can go on, 4 where it broke again.
-pub fn resume(args: &Resume) -> Result<Exit, Failure> {
-    let (journal, _) = JournalWriter::recover(&args.run).map_err(Failure::usage)?;
-    let standing = fold(&args.run)?;
-    let resumable = |standing: &Standing| {
-        let before = standing
-            .events()
-            .iter()
-            .any(|e| matches!(e.what, What::Resumed { .. }));
-        match (standing.closed().is_some(), before) {
-            (true, _) => Err("this run has ended; `hallmark seal` closes it"),
-            (_, true) => Err(
-                "this run was resumed before, and one resume is allowed; `hallmark seal` closes it",
-            ),
-            _ => Ok(()),
-        }
-    };
-    resumable(&standing).map_err(Failure::usage)?;
-    let plan = standing.opened().plan.clone();
-    unchanged(&plan, &args.show)?;
-    let found = topology::find(&args.cuda.choice(), args.cuda.patience());
-    let devices = again(&plan, &found.devices)?;
-    let sensors = sensors::open(&sources(&args.show, &[])).map_err(Failure::usage)?;
-    let signals = inbox::open();
-    listen(&signals.0)?;
-    let mut view = view(args.show.ui)?;
-    let last_ns = standing.last_ns();
-    let since_start = clock::since_utc_ns(&standing.opened().utc_start);
-    let now_ns = since_start.unwrap_or(last_ns).max(last_ns);
-    let clock = RunClock::resume(now_ns);
-    let mut crew = real::muster(&devices, clock, Asked::default(), signals)?;
-    view.note("preparing steps and testing the audit");
-    let prepared = crew.prepare(&plan, clock)?;
-    let pen = Pen::start(journal, crew.inputs.clone());
-    super::stop::watch(&args.run, &crew.inputs);
-    view.opened(&standing, &args.run);
-    let mut layout = sensors.lay_out(&plan, 0);
-    renumber(&mut layout, &standing);
-    let mut events = layout.events;
-    events.extend(as_found(&prepared.facts));
-    events.extend(libraries::changed(&plan, &crew.opened));
-    let lost_ns = clock.now_ns().saturating_sub(last_ns);
-    events.insert(0, (None, What::Resumed { lost_ns }));
-    let stage = Stage {
-        crew,
-        prepared,
-        clock,
-        pen,
-        probes: layout.probes,
-        tables: layout.tables,
-        events,
-        view: view.as_mut(),
-        from: 0,
-        done: completed(&standing),
-    };
-    let (standing, pen) = real::perform(standing, stage);
-    record::conclude(&args.run, &standing, pen, view.as_mut())
-}
-
 /// What the command line, the environment and chance bring to a run.
 pub(super) fn settings(args: &Run, node: &str) -> Result<Settings, Failure> {
     Ok(Settings {
@@ -217,19 +154,6 @@ fn not_here(plan: &Plan, watched: &[DeviceKey], engines: Vec<Absent>) -> Vec<(Op
     missing.chain(engines).map(|what| (None, what)).collect()
 }
 
-/// Refuses to bring into a resumed run what its plan, which is fixed, does not name.
-fn unchanged(plan: &Plan, show: &Show) -> Result<(), Failure> {
-    let nvml = show.nvml.as_deref().map(changes::nvml);
-    let worker = fleet::other_program().as_deref().map(changes::worker);
-    let new = |change: &String| !plan.overrides.contains(change);
-    match nvml.into_iter().chain(worker).find(new) {
-        Some(change) => Err(Failure::usage(format!(
-            "this run was begun without it, so it cannot go on with {change}"
-        ))),
-        None => Ok(()),
-    }
-}
-
 /// A seed that nobody can know before the run, so that nobody can list what will be audited.
 fn audit_seed() -> Result<AuditSeed, Failure> {
     /// JSON's readers hold whole numbers exactly up to here, and the record must keep the seed exactly.
@@ -254,7 +178,7 @@ pub(super) fn as_found(
     })
 }
 
-fn sources(show: &Show, replay: &[PathBuf]) -> Sources {
+pub(super) fn sources(show: &Show, replay: &[PathBuf]) -> Sources {
     Sources {
         nvml: show.nvml.clone(),
         replay: replay.to_vec(),
@@ -276,77 +200,6 @@ pub fn fold(folder: &Path) -> Result<Standing, Failure> {
             .map_err(Failure::inconclusive)?;
     }
     Ok(standing)
-}
-
-/// Phases that were done in full, in the schedule's numbering: they need not be run again. One that was
-/// cut short, by the operator or by a limit, is not done.
-fn completed(standing: &Standing) -> Vec<usize> {
-    let schedule = &standing.opened().plan.schedule;
-    let whole = |w: &&Window| {
-        let planned = schedule
-            .get(w.segment as usize)
-            .map_or(0, |s| s.duration_ns);
-        // The last step may end a little before the window does.
-        let slack = (planned / 100).min(1_000_000_000);
-        w.end_ns
-            .is_some_and(|end| end.saturating_sub(w.start_ns) + slack >= planned)
-    };
-    let done = standing.windows().iter().filter(whole);
-    let phases = done.filter(|w| matches!(w.kind, SegmentKind::Phase(_)));
-    phases.map(|w| w.segment as usize).collect()
-}
-
-/// Sensors that were there before keep their tables; others get new numbers.
-fn renumber(layout: &mut Layout, standing: &Standing) {
-    let mut next = standing.tables().len() as u32;
-    for (table, probe) in layout.tables.iter_mut().zip(&mut layout.probes) {
-        let same = |old: &Table| {
-            Table {
-                id: table.id,
-                ..old.clone()
-            } == *table
-        };
-        let before = standing.tables().iter().find(|t| same(&t.table));
-        let id = before.map_or_else(
-            || {
-                next += 1;
-                next - 1
-            },
-            |t| t.table.id,
-        );
-        if before.is_none() {
-            // A sealed record has one file for each table, so names stay unique.
-            table.name = format!("{}-{id}", table.name);
-        }
-        table.id = id;
-        probe.table = id;
-    }
-}
-
-/// The plan's devices as they are found now.
-fn again(plan: &Plan, found: &[DeviceInfo]) -> Result<Vec<DeviceInfo>, Failure> {
-    let one = |planned: &hallmark_results::plan::PlannedDevice| {
-        let same = |d: &&DeviceInfo| {
-            d.id == planned.id && d.name == planned.name && d.uuid == planned.uuid
-        };
-        let mut device = found.iter().find(same).cloned().ok_or_else(|| {
-            let known = found
-                .iter()
-                .map(|d| format!("{} ({})", d.id, d.name))
-                .collect::<Vec<_>>();
-            Failure::usage(format!(
-                "{} ({}) of this run is not here; this machine has: {}",
-                planned.id,
-                planned.name,
-                known.join(", ")
-            ))
-        })?;
-        device.cores.clone_from(&planned.cores);
-        // Among them is what the first command line fixed for the engine: a resumed run goes on with the same.
-        device.facts.clone_from(&planned.facts);
-        Ok(device)
-    };
-    plan.devices.iter().map(one).collect()
 }
 
 /// What devices said when they opened, and for those that did not, what was found before.

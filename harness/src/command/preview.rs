@@ -31,7 +31,7 @@ pub fn show(
 ) -> Result<Exit, Failure> {
     let folder = folder(args, &loaded.profile.name)?;
     let program = std::env::current_exe().map_err(Failure::broken)?;
-    let arguments = hall::arguments(args);
+    let arguments = hall::arguments(&args.cuda, args.mpi.as_deref());
     let world = site.nodes().count();
     let text = match site.site.launcher {
         Launcher::Kubernetes => {

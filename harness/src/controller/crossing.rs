@@ -3,9 +3,11 @@
 //!
 //! It decides when all have shown their cards. It refuses what belongs to another formation, or comes twice.
 
+use crate::bridge::Tried;
 use crate::protocol::link::{Cards, Claim, Span, TRIAL, Task, World};
 use hallmark_kernels::collective::exact::EXACT_RANKS_MAX;
 use hallmark_kernels::collective::host::RANKS_MAX;
+use hallmark_kernels::collective::pairs::{Pair, ROUNDS_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -17,7 +19,7 @@ pub struct Crossing {
     nodes: Vec<usize>,
     round: u32,
     shown: BTreeMap<usize, Cards>,
-    outcomes: BTreeMap<usize, Result<f64, String>>,
+    outcomes: BTreeMap<usize, Result<Tried, String>>,
 }
 
 impl Crossing {
@@ -92,7 +94,7 @@ impl Crossing {
         &mut self,
         node: usize,
         generation: u32,
-        outcome: Result<f64, String>,
+        outcome: Result<Tried, String>,
     ) -> Option<String> {
         if self.generation != Some(generation) || !self.nodes.contains(&node) {
             return None;
@@ -116,8 +118,39 @@ impl Crossing {
         if self.outcomes.len() < self.nodes.len() {
             return None;
         }
-        let rates = self.outcomes.values().flatten().copied();
+        let rates = self.outcomes.values().flatten().map(|t| t.bytes_per_s);
         Some(Ok(rates.fold(f64::INFINITY, f64::min)))
+    }
+
+    /// What pairs of nodes, by their numbers in the site, measured in the trial. A pair counts where both tell of it, and
+    /// as the worse of the two has it.
+    pub fn pairs(&self) -> Vec<([usize; 2], Pair)> {
+        let of = |node: usize| {
+            let tried = self.outcomes.get(&node).and_then(|o| o.as_ref().ok());
+            let told = tried.map_or(&[][..], |t| &t.pairs);
+            told.iter().take(ROUNDS_MAX).filter(|p| is_possible(p))
+        };
+        let mut found = Vec::new();
+        for (place, &node) in self.nodes.iter().enumerate() {
+            for own in of(node).filter(|p| p.peer as usize > place) {
+                let Some(&peer) = self.nodes.get(own.peer as usize) else {
+                    continue;
+                };
+                let same = |p: &&Pair| p.round == own.round && p.peer as usize == place;
+                if let Some(theirs) = of(peer).find(same) {
+                    let worse = Pair {
+                        bytes: own.bytes.min(theirs.bytes),
+                        bytes_per_s: own.bytes_per_s.min(theirs.bytes_per_s),
+                        latency_s: own.latency_s.max(theirs.latency_s),
+                        wrong: own.wrong.max(theirs.wrong),
+                        ..*own
+                    };
+                    found.push(([node, peer], worse));
+                }
+            }
+        }
+        found.sort_by_key(|(nodes, pair)| (pair.round, *nodes));
+        found
     }
 
     /// Nodes that have not told what came of the trial.
@@ -129,6 +162,11 @@ impl Crossing {
             .filter(|n| !told.contains(n))
             .collect()
     }
+}
+
+fn is_possible(pair: &Pair) -> bool {
+    let is = |value: f64| value.is_finite() && value > 0.0;
+    is(pair.bytes_per_s) && is(pair.latency_s) && (pair.round as usize) < ROUNDS_MAX
 }
 
 /// Whether nodes with these claims can reduce into each other, before anybody has tried; the library that they share.

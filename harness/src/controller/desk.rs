@@ -62,7 +62,7 @@ pub struct Place {
     pub ahead: Option<Ahead>,
     /// When that came, on the controller's clock.
     pub ahead_at_ns: u64,
-    /// What it was when the run began: on it rest all of the node's times.
+    /// What it was when the node took the run's start over: on it rest all of the node's times.
     pub began: Option<Ahead>,
     /// It has said its last word.
     pub done: bool,
@@ -283,11 +283,6 @@ fn on_node(what: What, node: &str) -> What {
 }
 
 impl Place {
-    /// Its sensors are about to be read, by times that rest on the comparison of the clocks as it is now.
-    pub fn begin(&mut self, sense: Task) {
-        (self.sense, self.began) = (Some(sense), self.ahead);
-    }
-
     /// By how much the node's times may be off at most, s: what its clock has moved against the controller's since the
     /// run began, and what both comparisons may err by. `None` where the latest is older than `patience_ns`.
     pub fn off_s(&self, now_ns: u64, patience_ns: u64) -> Option<f64> {
@@ -448,10 +443,12 @@ async fn beat(desk: Arc<Desk>, request: Request<Beat>) -> Result<Response<Beaten
     let is_for = |name: &str| is_for(&certificate, name);
     let known = desk.hall().beat(&beat.node, is_for, &beat.session, came_ns);
     let node = known.map_err(|e| refusal(&e))?;
-    if beat.ahead.is_some()
-        && let Some(place) = desk.places().get_mut(node)
-    {
-        (place.ahead, place.ahead_at_ns) = (beat.ahead, came_ns);
+    if let Some(place) = desk.places().get_mut(node) {
+        if beat.ahead.is_some() {
+            (place.ahead, place.ahead_at_ns) = (beat.ahead, came_ns);
+        }
+        // Of an agent in an earlier one's place, its own.
+        place.began = beat.began.or(place.began);
     }
     let left_ns = clock::monotonic_ns();
     Ok(Response::new(Beaten { came_ns, left_ns }))

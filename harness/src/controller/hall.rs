@@ -22,7 +22,8 @@ pub fn ended(node: &str, how: &str) -> String {
     format!("the agent of node `{node}` ended: {how}")
 }
 
-/// A node heard within this time is there: nothing is said of its devices' silence after it.
+/// A node heard within this time is there: nothing is said of its devices' silence after it. Nor where its heartbeats come
+/// and its reports do not, which the network may hold up for as long as [`NODE_SILENCE_NS`].
 pub const REACHED_NS: u64 = 2_000_000_000;
 /// An agent that was heard this lately is alive, and no other may take its place.
 const ALIVE_NS: u64 = 3_000_000_000;
@@ -440,6 +441,12 @@ impl Hall {
     pub fn quiet_ns(&self, node: usize, now_ns: u64) -> Option<u64> {
         let heard = self.nodes[node].heard_ns.iter().flatten().max()?;
         Some(now_ns.saturating_sub(*heard))
+    }
+
+    /// Time since a node was last heard on one of them; `None` if it never was.
+    pub fn quiet_on_ns(&self, node: usize, line: Line, now_ns: u64) -> Option<u64> {
+        let heard = self.nodes[node].heard_ns[line as usize]?;
+        Some(now_ns.saturating_sub(heard))
     }
 
     /// What the node said when it joined.

@@ -61,6 +61,7 @@ fn dial(invitation: Invitation) -> Peer {
         log: Mutex::new(log),
         grown: Notify::new(),
         offset: Mutex::default(),
+        began: Mutex::new(None),
         taken: Mutex::new(0),
         session: Mutex::new(None),
     });
@@ -300,4 +301,43 @@ fn a_wire_that_breaks_again_and_again_loses_no_report_and_brings_none_twice() {
     clock::sleep(SECOND);
     assert!(inbox.try_recv().is_err(), "and none comes a second time");
     assert_eq!(controller.desk.hall().kept(0), REPORTS);
+}
+
+#[test]
+fn reports_that_the_network_holds_up_are_no_devices_silence_until_it_is_the_nodes() {
+    let (mut controller, _inbox) = controller();
+    controller.devices = vec![0..2, 2..2];
+    let (_, token) = controller.invite(0).unwrap();
+    let now_ns = clock::monotonic_ns();
+    controller
+        .desk
+        .hall()
+        .join(claim("n1", Pass::Token(token)), |_| true, "s", now_ns)
+        .unwrap();
+    let mut heard = |link_s: u64, beat_s: u64| {
+        let now_ns = clock::monotonic_ns();
+        controller.awake_ns = 0;
+        controller.turned_ns = now_ns;
+        for (line, ago_s) in [(Line::Link, link_s), (Line::Beat, beat_s)] {
+            let at_ns = now_ns - ago_s * 1_000_000_000;
+            controller.desk.hall().hear(0, line, at_ns);
+        }
+        let progress = Progress {
+            handed: 0,
+            durable: 0,
+        };
+        let inputs = controller.turn(&[], progress, 0).into_iter();
+        let told = inputs.map(|input| match input {
+            Input::Unreached(device) => (device, "unreached"),
+            Input::Worker(device, FromWorker::Fault { .. }) => (device, "fault"),
+            input => panic!("{input:?}"),
+        });
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(heard(1, 1), []);
+    assert_eq!(heard(1, 5), [], "its reports come");
+    assert_eq!(heard(5, 1), [(0, "unreached"), (1, "unreached")]);
+    assert_eq!(heard(5, 5), [(0, "unreached"), (1, "unreached")]);
+    assert_eq!(heard(9, 1), [], "they are as silent as they seem");
+    assert_eq!(heard(9, 9), [(0, "fault"), (1, "fault")]);
 }

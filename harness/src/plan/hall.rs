@@ -10,6 +10,9 @@ use hallmark_profiles::site::{Expected, Launcher, LoadedSite};
 use hallmark_profiles::sku;
 use hallmark_results::plan::PlannedDevice;
 
+/// How the change begins by which nodes may be processes of one machine.
+const REHEARSAL: &str = "--rehearsal";
+
 /// A hall as the plan needs it.
 #[derive(Clone, Debug)]
 pub struct Hall {
@@ -49,7 +52,7 @@ impl Hall {
         }
         if rehearsal {
             changes.push(format!(
-                "--rehearsal: nodes of {} may be processes of one machine, which is a rehearsal",
+                "{REHEARSAL}: nodes of {} may be processes of one machine, which is a rehearsal",
                 site.origin
             ));
         }
@@ -103,6 +106,11 @@ fn promised(devices: &Expected) -> Vec<(String, String)> {
     let firmware = devices.firmware.clone().map(|text| ("vbios", text));
     let all = width.into_iter().chain(firmware);
     all.map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// Whether nodes may be processes of one machine in a run that was changed by this.
+pub fn is_rehearsal(site: &LoadedSite, overrides: &[String]) -> bool {
+    site.site.launcher == Launcher::Local || overrides.iter().any(|o| o.starts_with(REHEARSAL))
 }
 
 /// The device's name among those of all nodes.

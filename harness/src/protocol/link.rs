@@ -4,6 +4,7 @@
 //! done there, numbered from 1 within the controller's life. Both are sent again after a broken link from the last one
 //! acknowledged, and taken once. Times are nanoseconds on the clock of whoever says them, unless they belong to the run.
 
+use crate::bridge::Tried;
 use crate::protocol::{FromWorker, ToWorker};
 use crate::rank::Rank;
 use crate::sensor::DeviceKey;
@@ -13,7 +14,7 @@ use hallmark_results::plan::Plan;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; both sides must have the same, and are one program anyway.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The two methods, by their path: a stream of reports against tasks, and a heartbeat that also compares clocks.
 /// Each has a connection of its own, so that a long queue on the first does not look like silence.
 pub const LINK: &str = "/hallmark.v1.Control/Link";
@@ -146,10 +147,10 @@ pub enum Said {
         round: u32,
         cards: Cards,
     },
-    /// The bridge found the others, and what they summed per second together in a trial; or how it ended.
+    /// The bridge found the others, and what came of a trial; or how it ended.
     Bridge {
         generation: u32,
-        outcome: Result<f64, String>,
+        outcome: Result<Tried, String>,
     },
     /// Sensors and workers have ended: nothing follows.
     Last,
@@ -238,6 +239,9 @@ pub struct Beat {
     pub session: String,
     /// How far the controller's clock is ahead of the node's, once it is known.
     pub ahead: Option<Ahead>,
+    /// What it was when the node took the run's start over into its own time, on which rest all times that it tells.
+    #[serde(default)]
+    pub began: Option<Ahead>,
 }
 
 /// The offset of two clocks.

@@ -42,6 +42,9 @@ impl Awake {
 
     /// Time from `from_ns` until now without what was spent at a stand.
     pub fn since(&self, from_ns: u64, now_ns: u64) -> u64 {
+        if !self.stood_since(from_ns) {
+            return now_ns.saturating_sub(from_ns);
+        }
         let lost: u64 = self
             .stood
             .iter()

@@ -3,12 +3,23 @@
 //! The latest sample that the run holds, with its age against the wrong result: a sensor that is slow or gone shows.
 //! Refuses to stand another sensor in: where the device has none of its own, that is said.
 
+use super::Run;
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::{Unit, human};
+use hallmark_results::frame::What;
 use hallmark_results::standing::{Standing, TableRun};
 
+impl Run {
+    /// A result of a device was wrong.
+    pub(super) fn wrong(&mut self, device: u32, at_ns: u64, why: &str) {
+        let heat = at(&self.standing, device, at_ns);
+        let detail = format!("{why}; {heat}");
+        self.event(at_ns, Some(device), What::Mismatch { detail });
+    }
+}
+
 /// The core's temperature by its sensor's latest sample, around `at_ns`.
-pub(super) fn at(standing: &Standing, device: u32, at_ns: u64) -> String {
+fn at(standing: &Standing, device: u32, at_ns: u64) -> String {
     let of_device = |t: &&TableRun| t.table.device == Some(device);
     let tables = standing.tables().iter().filter(of_device);
     let sampled = tables.flat_map(|t| {

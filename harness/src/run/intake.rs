@@ -7,7 +7,8 @@
 use super::{Output, Run};
 use hallmark_results::frame::{Event, FaultKind, Frame, Samples, Table, What};
 use hallmark_results::standing::Standing;
-use hallmark_results::store::shape::Shape;
+use hallmark_results::store::shape::{NAME_MAX, Shape};
+use std::collections::BTreeMap;
 
 /// The declarations that an account holds already.
 pub fn shape(standing: &Standing) -> Shape {
@@ -22,6 +23,12 @@ pub fn shape(standing: &Standing) -> Shape {
         let _ = shape.check(&frame);
     }
     shape
+}
+
+/// Numbers of the tables, by name, that a run had before it was cut off.
+pub fn before(standing: &Standing) -> BTreeMap<String, u32> {
+    let tables = standing.tables().iter();
+    tables.map(|t| (t.table.name.clone(), t.table.id)).collect()
 }
 
 impl Run {
@@ -67,12 +74,24 @@ impl Run {
         }
     }
 
-    /// Declares a table under the next free number, or under its own where a run that goes on declares it again.
+    /// Declares a table under the next free number; one that the run had before it was cut off under that of then. Where
+    /// it has changed its form since, it gets a name of its own: a sealed record has one file for each.
     pub(super) fn table(&mut self, mut table: Table, now_ns: u64) {
         let asked = table.id;
-        let before = self.standing.tables().get(asked as usize);
-        if before.is_none_or(|t| t.table != table) {
-            table.id = self.standing.tables().len() as u32;
+        let free = self.standing.tables().len() as u32;
+        let before = self.before.remove(&table.name);
+        table.id = before.unwrap_or(free);
+        let before = before.and_then(|id| self.standing.tables().get(id as usize));
+        if before.is_some_and(|t| t.table != table) {
+            table.id = free;
+            let ending = format!("-{free}");
+            let kept = NAME_MAX.saturating_sub(ending.len());
+            table.name = table
+                .name
+                .chars()
+                .take(kept)
+                .chain(ending.chars())
+                .collect();
         }
         let id = table.id;
         let taken = self.push(Frame::Table(table), now_ns);

@@ -22,11 +22,14 @@ use hallmark_results::store::error::StoreError;
 use hallmark_results::store::journal::JournalWriter;
 use hallmark_results::store::seal::{Sealed, seal};
 use std::path::Path;
+use std::sync::mpsc::{Receiver, sync_channel};
 
 /// The tick is dithered by so much, so that no reading locks to the load.
 const DITHER: f64 = 0.05;
 /// Frames between two calls for the disk.
 const SYNC_FRAMES: u64 = 4_096;
+/// Frames that wait for the journal at most.
+const FRAMES_AHEAD: usize = 4_096;
 /// The wall clock of a simulated hall.
 const UTC_START: &str = "2026-01-01T00:00:00Z";
 
@@ -201,6 +204,15 @@ pub fn play(
     seed: u64,
     journal: &mut dyn FnMut(&Frame),
 ) -> Result<Standing, TwinError> {
+    perform(loaded, scenario, seed, &mut |frame| journal(&frame))
+}
+
+fn perform(
+    loaded: &Loaded,
+    scenario: &Scenario,
+    seed: u64,
+    journal: &mut dyn FnMut(Frame),
+) -> Result<Standing, TwinError> {
     let ordered = order::plan(loaded, scenario)?;
     let plan = &ordered.plan;
     let placed = scenario.placed(seed);
@@ -221,15 +233,14 @@ pub fn play(
     let mut twin = Twin::new(&ordered, world, scenario, placed, seed);
     twin.works.members -= missing.len().min(twin.works.members);
     let first = opened(plan.clone(), seed);
-    journal(&first);
     let standing = Standing::open(&first)?;
+    journal(first);
     let tick_ns = twin.tick_ns;
     let shell = Shell::of(plan, twin).without(&missing).batched(tick_ns);
-    let mut write = |frame: Frame| journal(&frame);
-    Ok(shell.perform_into(standing, happenings, &mut write).0)
+    Ok(shell.perform_into(standing, happenings, journal).0)
 }
 
-/// As [`play`], kept in `folder`: journalled as it comes, sealed at the end.
+/// As [`play`], kept in `folder`: journalled as it comes, on a thread of its own, and sealed at the end.
 ///
 /// # Errors
 /// [`TwinError`]: also where the disk refuses the record.
@@ -243,19 +254,33 @@ pub fn record(
         folder: folder.display().to_string(),
         why: e.to_string(),
     })?;
-    let mut journal = JournalWriter::create(folder)?;
-    let mut refused: Option<StoreError> = None;
-    let standing = play(loaded, scenario, seed, &mut |frame| {
-        if refused.is_none() {
-            refused = journal.append(frame).err();
-        }
-        if refused.is_none() && journal.frames().is_multiple_of(SYNC_FRAMES) {
-            refused = journal.sync().err();
-        }
+    let journal = JournalWriter::create(folder)?;
+    let (sender, frames) = sync_channel(FRAMES_AHEAD);
+    let standing = std::thread::scope(|scope| {
+        let writer = scope.spawn(move || write(journal, frames));
+        // A writer that was refused a frame takes no more of them, and says why in the end.
+        let played = perform(loaded, scenario, seed, &mut |frame| {
+            let _ = sender.send(frame);
+        });
+        drop(sender);
+        let written = writer.join();
+        let died = || TwinError::Folder {
+            folder: folder.display().to_string(),
+            why: "what writes its journal broke".to_owned(),
+        };
+        written.map_err(|_| died())??;
+        played
     })?;
-    if let Some(why) = refused {
-        return Err(why.into());
-    }
-    journal.close()?;
     Ok((standing, seal(folder)?))
+}
+
+/// Appends frames until there are no more, or one is refused.
+fn write(mut journal: JournalWriter, frames: Receiver<Frame>) -> Result<(), StoreError> {
+    for frame in frames {
+        journal.append(&frame)?;
+        if journal.frames().is_multiple_of(SYNC_FRAMES) {
+            journal.sync()?;
+        }
+    }
+    journal.close().map(drop)
 }

@@ -45,6 +45,20 @@ type AllGather = unsafe extern "C" fn(
     Handle,
     *mut Handle,
 ) -> Status;
+type SendReceive = unsafe extern "C" fn(
+    *const c_void,
+    c_int,
+    Handle,
+    c_int,
+    c_int,
+    *mut c_void,
+    c_int,
+    Handle,
+    c_int,
+    c_int,
+    Handle,
+    *mut c_void,
+) -> Status;
 type Test = unsafe extern "C" fn(*mut Handle, *mut c_int, *mut c_void) -> Status;
 type Finalize = unsafe extern "C" fn() -> Status;
 
@@ -178,13 +192,14 @@ impl Mpi {
             })
         };
         // SAFETY: each is a function of this name of a library of MPI, whose type the standard gives.
-        let (init, rank, size, all_reduce, all_gather, test, finalize) = unsafe {
+        let (init, rank, size, all_reduce, all_gather, send_receive, test, finalize) = unsafe {
             (
                 std::mem::transmute::<usize, Init>(function("MPI_Init_thread")?),
                 std::mem::transmute::<usize, Ask>(function("MPI_Comm_rank")?),
                 std::mem::transmute::<usize, Ask>(function("MPI_Comm_size")?),
                 std::mem::transmute::<usize, AllReduce>(function("MPI_Allreduce")?),
                 std::mem::transmute::<usize, AllGather>(function("MPI_Iallgather")?),
+                std::mem::transmute::<usize, SendReceive>(function("MPI_Sendrecv")?),
                 std::mem::transmute::<usize, Test>(function("MPI_Test")?),
                 std::mem::transmute::<usize, Finalize>(function("MPI_Finalize")?),
             )
@@ -211,6 +226,7 @@ impl Mpi {
             size: u32::try_from(all).unwrap_or(0),
             all_reduce,
             all_gather,
+            send_receive,
             test,
             finalize,
             mpi: self,
@@ -225,6 +241,7 @@ pub struct World {
     pub size: u32,
     all_reduce: AllReduce,
     all_gather: AllGather,
+    send_receive: SendReceive,
     test: Test,
     finalize: Finalize,
 }
@@ -293,6 +310,32 @@ impl Between for World {
             unsafe { self.sum(in_place, part.as_mut_ptr(), part.len()) }?;
         }
         Ok(())
+    }
+
+    fn exchange(&mut self, peer: u32, from: &[f32], into: &mut [f32]) -> Result<(), BetweenError> {
+        let constants = &self.mpi.constants;
+        let (float, world) = (constants.float, constants.world);
+        let ignored = constants.ignore_status as *mut c_void;
+        let count = from.len().min(into.len()).min(COUNT_MAX) as c_int;
+        let peer = c_int::try_from(peer).unwrap_or(c_int::MAX);
+        // SAFETY: both are at least `count` floats long and apart from each other; no status is written.
+        let code = unsafe {
+            (self.send_receive)(
+                from.as_ptr().cast(),
+                count,
+                float,
+                peer,
+                0,
+                into.as_mut_ptr().cast(),
+                count,
+                float,
+                peer,
+                0,
+                world,
+                ignored,
+            )
+        };
+        checked("MPI_Sendrecv", code)
     }
 }
 

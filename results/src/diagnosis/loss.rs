@@ -11,6 +11,7 @@ use crate::standing::{Standing, TableRun};
 use crate::verdict::settings;
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::{Unit, human};
+use std::collections::BTreeSet;
 
 /// Devices that are lost within this time are lost together.
 const TOGETHER_NS: u64 = 10_000_000_000;
@@ -69,7 +70,7 @@ fn missing(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
         found.push(Diagnosis::new(Cause::Missing, place, 0.0, (0, 0), evidence));
     }
     for metric in &standing.profile().telemetry.metrics {
-        let owners: Vec<u32> = standing
+        let owners: BTreeSet<u32> = standing
             .tables()
             .iter()
             .filter(|t| gives(t, *metric))

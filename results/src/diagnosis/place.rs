@@ -19,6 +19,8 @@ pub enum Level {
     Gpu,
     Tray,
     Node,
+    /// Two nodes, and the way between them.
+    Pair,
     Rack,
     Cdu,
     Feeder,
@@ -31,6 +33,7 @@ impl Level {
             Self::Gpu => "gpu",
             Self::Tray => "tray",
             Self::Node => "node",
+            Self::Pair => "pair",
             Self::Rack => "rack",
             Self::Cdu => "cdu",
             Self::Feeder => "feeder",

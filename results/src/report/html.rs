@@ -10,6 +10,7 @@ mod devices;
 mod evidence;
 mod gates;
 mod labels;
+mod pairs;
 mod panels;
 mod spread;
 mod sweep;
@@ -44,6 +45,7 @@ impl Format for Html {
             course::section(story),
             spread::section(story),
             sweep::section(story),
+            pairs::section(story),
             devices::section(story),
             evidence::section(story),
             evidence::reading(story),

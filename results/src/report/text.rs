@@ -3,7 +3,8 @@
 //! 76 to 100 columns, aligned by display width; colour only repeats what the shapes say.
 
 use super::escape::{clean, width};
-use super::{Format, Story, facts, sweep, words};
+use super::{Format, Story, facts, pairs, sweep, words};
+use crate::diagnosis::pairs::measured;
 use crate::verdict::{Finding, Outcome};
 
 const NARROWEST: usize = 76;
@@ -326,6 +327,9 @@ fn labelled_lines(story: &Story<'_>, columns: usize, paint: Paint) -> Vec<String
     }
     for said in sweep::windows(story).filter_map(|w| sweep::sentence(story, w)) {
         put("sweep", &said);
+    }
+    if let Some(rows) = measured(story.standing) {
+        put("pairs", &pairs::sentence(rows));
     }
     let notes = notes(story);
     for (index, note) in notes.iter().enumerate() {

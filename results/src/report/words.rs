@@ -2,8 +2,8 @@
 //!
 //! Figures go through [`human`]; nothing here decides an outcome.
 
-use super::Story;
 use super::escape::clean;
+use super::{Story, pairs};
 use crate::frame::{ClockState, Ending, FaultKind, Provenance, What};
 pub use crate::verdict::words::{metric, shown_in, value};
 use crate::verdict::{Action, Estimate, Finding, Outcome};
@@ -422,6 +422,7 @@ fn told(what: &What, table: &dyn Fn(u32) -> String) -> Option<(&'static str, Str
         What::Stop { why } => ("stopped", clean(why)),
         What::Resumed { lost_ns } => ("resumed", format!("{} without load", duration(*lost_ns))),
         What::Decision { what } => ("decision", clean(what)),
+        What::Pairs { rows } => ("pairs of nodes", pairs::sentence(rows)),
         What::More {
             latest,
             count,

@@ -1,10 +1,12 @@
-//! An account whose tables are folded apart, and joined again.
+//! What is kept of a table, and an account whose tables are folded apart and joined again.
 //!
 //! The rows of a table touch nothing but what is kept of that table, here and in the windows.
 
-use super::window::{SeriesWindow, Window};
+use super::series::{Pace, SeriesWindow};
+use super::window::Window;
 use super::{Standing, TRACE_BIN_NS, TableRun};
-use crate::frame::{Series, Table};
+use crate::frame::{Series, SeriesKind, Table};
+use crate::stats::finite::{self, Finite};
 use crate::stats::reading::{Echo, Held};
 use crate::trace::Trace;
 use hallmark_profiles::metric::Metric;
@@ -28,6 +30,60 @@ impl TableRun {
             last_ns: None,
             table: table.clone(),
         }
+    }
+}
+
+impl TableRun {
+    /// Values of one series at times that all lie in this window, or in none.
+    ///
+    /// What a series has so far is found once for all of them, not once for each.
+    pub(super) fn column(
+        &mut self,
+        column: usize,
+        pace: &Pace,
+        values: &[f64],
+        window: Option<&mut Window>,
+    ) {
+        let kind = self.table.series[column].kind;
+        self.latest[column] = values.last().copied().unwrap_or(f64::NAN);
+        let before = self.whole[column].last();
+        let first_ns = self.first_ns.unwrap_or(0);
+        let period_ns = self.table.period_ns;
+        let mut own = window.map(|window| {
+            let fresh = || SeriesWindow::after(before, period_ns);
+            let start_ns = window.start_ns;
+            let own = window.series_mut((self.table.id, column as u32), fresh);
+            (own, start_ns)
+        });
+        let mut take = |pace: &Pace, finite: &Finite| {
+            self.traces[column].push_all(pace.at_ns(), finite);
+            self.whole[column].push(kind, first_ns, pace, finite);
+            if kind == SeriesKind::Gauge {
+                self.held[column].push_all(pace.at_ns(), finite);
+                if let Some(echo) = &mut self.echoes[column] {
+                    echo.push_all(pace.at_ns(), finite);
+                }
+            }
+            if let Some((own, start_ns)) = &mut own {
+                own.push(kind, *start_ns, pace, finite);
+            }
+        };
+        if let Some(finite) = Finite::of(values) {
+            take(pace, &finite);
+        } else {
+            let mut missing = values.len();
+            for rows in finite::runs(values) {
+                missing -= rows.len();
+                if let Some(finite) = Finite::of(&values[rows.clone()]) {
+                    take(&Pace::of(&pace.at_ns()[rows], period_ns), &finite);
+                }
+            }
+            self.whole[column].miss(missing as u64);
+            if let Some((own, _)) = &mut own {
+                own.miss(missing as u64);
+            }
+        }
+        self.valued_ns[column] = self.whole[column].last().map(|(at, _)| at);
     }
 }
 

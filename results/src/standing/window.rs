@@ -1,11 +1,13 @@
 //! What happened within one segment of the schedule: per device, per series and for the group.
 
+use super::series::SeriesWindow;
 use super::sweep::SweepWindow;
-use crate::frame::{OpRow, SeriesKind, StepRow, TrialRow};
+use crate::frame::{OpRow, StepRow, TrialRow};
 use crate::plan::{Plan, Segment, SegmentKind};
 use crate::stats::blocks::Blocks;
 use crate::stats::dependence::Dependence;
 use crate::stats::distribution::Distribution;
+use crate::stats::finite::Finite;
 use std::collections::BTreeMap;
 
 /// Steps whose ranks have not all reported, kept at most; and rows of all their ranks together.
@@ -69,12 +71,11 @@ pub struct GroupWindow {
     /// Operations that some rank has not reported, by step and place within it.
     open_ops: BTreeMap<(u64, u32), OpenOp>,
     /// Latest step of each device, and how many of its operations were reported.
-    cursors: BTreeMap<u32, (u64, u32)>,
+    cursors: Vec<(u64, u32)>,
     /// Steps that some rank never reported.
     pub incomplete: u64,
 }
 
-#[derive(Default)]
 struct OpenStep {
     due_ns: u64,
     end_ns: u64,
@@ -90,33 +91,8 @@ struct OpenOp {
     ranks: usize,
 }
 
-/// A series within a window, or within the whole run.
-pub struct SeriesWindow {
-    /// Gauge: every value; nothing for the whole run, which keeps memory bounded.
-    pub values: Gathered,
-    pub valid: u64,
-    pub missing: u64,
-    /// Smallest and largest valid value.
-    pub extremes: Option<(f64, f64)>,
-    /// Latest valid sample, at first that from before the window.
-    last: Option<(u64, f64)>,
-    /// Longest time between two valid samples, the window's start counted as one.
-    pub longest_gap_ns: u64,
-    /// Counter: growth since the last sample before the window, resets included.
-    pub growth: f64,
-    /// Gauge: the values weighed by the time since the sample before, and that time.
-    weighed: (f64, u64),
-    /// Mask: time during which each bit was set.
-    pub bit_ns: BTreeMap<u8, u64>,
-    /// Mask: time for which the mask is known.
-    pub mask_ns: u64,
-    /// Time within twice the period of a valid sample before.
-    covered_ns: u64,
-    period_ns: u64,
-    gathers: bool,
-}
-
 /// A distribution that is made when its first sample arrives, and how far its samples depend on each other.
+#[derive(Debug)]
 pub struct Gathered {
     resolution: f64,
     inner: Option<Distribution>,
@@ -149,6 +125,20 @@ impl Gathered {
             && inner.record(value)
         {
             self.dependence.push(value);
+        }
+    }
+
+    /// [`Self::record`] for each of the values.
+    pub(super) fn record_all(&mut self, finite: &Finite) {
+        if self.inner.is_none() {
+            self.inner = Distribution::new(self.resolution).ok();
+        }
+        if let Some(inner) = &mut self.inner
+            && inner.record_all(finite)
+        {
+            self.dependence.push_all(finite);
+        } else {
+            finite.values().iter().for_each(|v| self.record(*v));
         }
     }
 
@@ -230,22 +220,13 @@ impl Window {
         self.coupled
     }
 
-    /// Values of one series (table, column) at times that all lie in this window; `fresh`: what there is of
-    /// it before the first of them.
-    pub(super) fn samples(
+    /// One series (table, column); `fresh`: what there is of it before its first sample here.
+    pub(super) fn series_mut(
         &mut self,
         series: (u32, u32),
-        kind: SeriesKind,
         fresh: impl FnOnce() -> SeriesWindow,
-        at_ns: &[u64],
-        values: &[f64],
-    ) {
-        let start = self.start_ns;
-        let series = self.series.entry(series);
-        let series = series.or_insert_with(fresh);
-        for (&at_ns, &value) in at_ns.iter().zip(values) {
-            series.push(kind, start, at_ns, value);
-        }
+    ) -> &mut SeriesWindow {
+        self.series.entry(series).or_insert_with(fresh)
     }
 
     /// Whether the step is a later one than all before it: work that is told twice counts once.
@@ -346,7 +327,7 @@ impl GroupWindow {
             ops: BTreeMap::new(),
             sweep: SweepWindow::default(),
             open_ops: BTreeMap::new(),
-            cursors: BTreeMap::new(),
+            cursors: Vec::new(),
             incomplete: 0,
         }
     }
@@ -354,7 +335,11 @@ impl GroupWindow {
     /// All ranks report the same operation; it is one, as long as from the first start to the last end.
     fn op(&mut self, device: u32, op: &OpRow, members: usize) -> Option<(u64, f64)> {
         let mut whole = None;
-        let cursor = self.cursors.entry(device).or_insert((op.seq, 0));
+        let device = device as usize;
+        if self.cursors.len() <= device {
+            self.cursors.resize(device + 1, (op.seq, 0));
+        }
+        let cursor = &mut self.cursors[device];
         if cursor.0 != op.seq {
             *cursor = (op.seq, 0);
         }
@@ -395,7 +380,8 @@ impl GroupWindow {
     fn push(&mut self, row: &StepRow, members: usize) {
         let step = self.open.entry(row.seq).or_insert_with(|| OpenStep {
             due_ns: row.due_ns.min(row.start_ns),
-            ..OpenStep::default()
+            end_ns: 0,
+            compute_ns: Vec::with_capacity(members.min(OPEN_STEPS)),
         });
         step.due_ns = step.due_ns.min(row.due_ns.min(row.start_ns));
         step.end_ns = step.end_ns.max(row.end_ns);
@@ -405,9 +391,8 @@ impl GroupWindow {
         {
             self.step_time
                 .record(seconds(done.end_ns.saturating_sub(done.due_ns)));
-            done.compute_ns.sort_unstable();
-            let slowest = done.compute_ns.last().copied().unwrap_or(0);
-            if let Some(median) = median(&done.compute_ns).filter(|m| *m > 0.0) {
+            let slowest = done.compute_ns.iter().copied().max().unwrap_or(0);
+            if let Some(median) = median(&mut done.compute_ns).filter(|m| *m > 0.0) {
                 self.skew.record(slowest as f64 / median);
             }
         }
@@ -423,107 +408,142 @@ fn since_due(row: &StepRow) -> u64 {
     row.end_ns.saturating_sub(row.due_ns.min(row.start_ns))
 }
 
-fn median(sorted: &[u64]) -> Option<f64> {
-    let n = sorted.len();
-    let upper = *sorted.get(n / 2)?;
-    let lower = *sorted.get(n.saturating_sub(1) / 2)?;
-    Some((upper as f64 + lower as f64) / 2.0)
+fn median(values: &mut [u64]) -> Option<f64> {
+    let half = values.len() / 2;
+    if values.is_empty() {
+        return None;
+    }
+    let even = values.len().is_multiple_of(2);
+    let (below, upper, _) = values.select_nth_unstable(half);
+    let lower = below.iter().copied().max().filter(|_| even);
+    let lower = lower.unwrap_or(*upper);
+    Some((*upper as f64 + lower as f64) / 2.0)
 }
 
-impl SeriesWindow {
-    /// `before`: the last valid sample before the window.
-    fn new(before: Option<(u64, f64)>, period_ns: u64, gathers: bool) -> Self {
-        Self {
-            values: Gathered::new(1e-3),
-            valid: 0,
-            missing: 0,
-            extremes: None,
-            last: before,
-            longest_gap_ns: 0,
-            growth: 0.0,
-            weighed: (0.0, 0),
-            bit_ns: BTreeMap::new(),
-            mask_ns: 0,
-            covered_ns: 0,
-            period_ns,
-            gathers,
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{Provenance, Series, SeriesKind, Table};
+    use crate::standing::TableRun;
+    use crate::standing::series::Pace;
+    use crate::stats::bootstrap::SplitMix64;
+    use hallmark_profiles::metric::Metric;
+    use hallmark_profiles::units::Unit;
+
+    const PERIOD_NS: u64 = 1_000_000_000;
+
+    fn window(start_ns: u64) -> Window {
+        Window {
+            segment: 0,
+            kind: SegmentKind::Phase(0),
+            start_ns,
+            end_ns: None,
+            devices: Vec::new(),
+            group: GroupWindow::new(),
+            series: BTreeMap::new(),
+            coupled: false,
         }
     }
 
-    /// Of a window that begins after `before`, the series' latest valid sample.
-    pub(super) fn after(before: Option<(u64, f64)>, period_ns: u64) -> Self {
-        Self::new(before, period_ns, true)
-    }
-
-    /// Of a whole run: counts, growth and extremes, but not every value.
-    pub(super) fn whole(period_ns: u64) -> Self {
-        Self::new(None, period_ns, false)
-    }
-
-    pub(super) fn push(&mut self, kind: SeriesKind, start_ns: u64, at_ns: u64, value: f64) {
-        if !value.is_finite() {
-            self.missing += 1;
-            return;
+    fn table() -> Table {
+        let series = |(metric, kind)| Series {
+            metric,
+            label: String::new(),
+            unit: Unit::Count,
+            kind,
+            averaging_ns: None,
+            accuracy: None,
+        };
+        let kinds = [
+            (Metric::PowerDraw, SeriesKind::Gauge),
+            (Metric::TempCore, SeriesKind::Gauge),
+            (Metric::PowerLimit, SeriesKind::Gauge),
+            (Metric::Energy, SeriesKind::Counter),
+            (Metric::Ecc, SeriesKind::Counter),
+            (Metric::ThrottleFrac, SeriesKind::Mask),
+        ];
+        Table {
+            id: 0,
+            name: "gpu-0".to_owned(),
+            source: "chance".to_owned(),
+            provenance: Provenance::Simulated,
+            device: None,
+            place: "here".to_owned(),
+            period_ns: PERIOD_NS,
+            series: kinds.map(series).to_vec(),
         }
-        self.valid += 1;
-        let (low, high) = self.extremes.unwrap_or((value, value));
-        self.extremes = Some((low.min(value), high.max(value)));
-        let since = self.last.map_or(start_ns, |(at, _)| at.max(start_ns));
-        let elapsed = at_ns.saturating_sub(since);
-        self.longest_gap_ns = self.longest_gap_ns.max(elapsed);
-        self.covered_ns += elapsed.min(self.period_ns.saturating_mul(2));
-        match kind {
-            SeriesKind::Gauge => {
-                self.weighed.0 += value * elapsed as f64;
-                self.weighed.1 += elapsed;
-                if self.gathers {
-                    self.values.record(value);
+    }
+
+    /// A reading after this one: noise, a walk in steps, long stretches of one value, growth with resets, bits.
+    fn next(chance: &mut SplitMix64, column: usize, before: f64) -> f64 {
+        let rare = chance.below(300) == 0;
+        match column {
+            0 => 700.0 * chance.unit() - if rare { 900.0 } else { 0.0 },
+            1 => before + chance.below(3) as f64 - 1.0,
+            2 if rare => [0.0, 1_200.0, -0.0, 1e18][chance.below(4) as usize],
+            3 if rare => 0.0,
+            3 => before + 800.0 * chance.unit(),
+            4 | 5 if rare => chance.below(40) as f64,
+            _ => before,
+        }
+    }
+
+    #[test]
+    fn an_account_is_the_same_to_the_last_bit_however_many_samples_come_together() {
+        for seed in 0..60 {
+            let chance = &mut SplitMix64::new(seed);
+            let rows = 1 + chance.below(4_000) as usize;
+            let (mut at_ns, mut columns) = (vec![chance.below(PERIOD_NS)], vec![Vec::new(); 6]);
+            let mut before = [400.0, 61.0, 1_200.0, 0.0, 0.0, 0.0];
+            let (holes, start) = (chance.below(3), chance.below(4_000) as usize);
+            for row in 0..rows {
+                let late = if chance.below(500) == 0 { 90 } else { 1 };
+                let last = at_ns[row];
+                at_ns.push(last + 1 + chance.below(late * 2 * PERIOD_NS));
+                for (index, column) in columns.iter_mut().enumerate() {
+                    before[index] = next(chance, index, before[index]);
+                    let odd = [f64::NAN, f64::INFINITY][chance.below(2) as usize];
+                    let hole = holes > 0 && chance.below(40 * holes) == 0;
+                    column.push(if hole { odd } else { before[index] });
                 }
             }
-            SeriesKind::Counter => {
-                let before = self.last.map_or(value, |(_, v)| v);
-                // A counter that falls was reset: what it shows now has been counted since.
-                self.growth += if value >= before {
-                    value - before
-                } else {
-                    value
-                };
+            let start_ns = at_ns[start.min(rows)] + chance.below(2);
+            let told = |chance: &mut SplitMix64, most: u64| {
+                let (mut run, mut window) = (TableRun::new(&table()), window(start_ns));
+                let mut from = 0;
+                run.first_ns = Some(at_ns[0]);
+                while from < rows {
+                    let to = (from + 1 + chance.below(most) as usize).min(rows);
+                    let within = at_ns[from] >= start_ns;
+                    let same = at_ns[from..to]
+                        .iter()
+                        .take_while(|at| (**at >= start_ns) == within);
+                    let to = from + same.count();
+                    let pace = Pace::of(&at_ns[from..to], PERIOD_NS);
+                    for (index, column) in columns.iter().enumerate() {
+                        let window = within.then_some(&mut window);
+                        run.column(index, &pace, &column[from..to], window);
+                    }
+                    from = to;
+                }
+                format!(
+                    "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+                    run.traces,
+                    run.latest,
+                    run.whole,
+                    run.held,
+                    run.echoes,
+                    run.valued_ns,
+                    window.series
+                )
+            };
+            let one_by_one = told(chance, 1);
+            for most in [7, 90, 5_000] {
+                assert!(
+                    told(chance, most) == one_by_one,
+                    "seed {seed}, up to {most} together"
+                );
             }
-            SeriesKind::Mask => self.mask(elapsed),
         }
-        self.last = Some((at_ns, value));
-    }
-
-    /// The mask read last holds until the next read; nothing is known before the first.
-    fn mask(&mut self, elapsed: u64) {
-        let Some((_, held)) = self.last else { return };
-        self.mask_ns += elapsed;
-        let held = held as u64;
-        for bit in (0..64_u8).filter(|b| held & (1 << b) != 0) {
-            *self.bit_ns.entry(bit).or_insert(0) += elapsed;
-        }
-    }
-
-    /// Mean of a gauge over the time that its samples stand for.
-    pub fn mean_over_time(&self) -> Option<f64> {
-        let (sum, ns) = self.weighed;
-        (ns > 0).then(|| sum / ns as f64)
-    }
-
-    /// Time of the window that samples stand for, to its end: none stands for more than twice its period.
-    pub fn covered_ns(&self, end_ns: u64) -> u64 {
-        let rest = self.last.map_or(0, |(at, _)| end_ns.saturating_sub(at));
-        self.covered_ns + rest.min(self.period_ns.saturating_mul(2))
-    }
-
-    /// Longest time without a valid sample, the window's ends counted as samples.
-    pub fn longest_gap_to(&self, start_ns: u64, end_ns: u64) -> u64 {
-        let last = self.last.map_or(start_ns, |(at, _)| at.max(start_ns));
-        self.longest_gap_ns.max(end_ns.saturating_sub(last))
-    }
-
-    /// Latest valid sample.
-    pub(super) fn last(&self) -> Option<(u64, f64)> {
-        self.last
     }
 }

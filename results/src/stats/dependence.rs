@@ -13,7 +13,9 @@
 //! for sequences of φ-mixing random variables”, 1972, and Heidelberger and Lewis, “Quantile Estimation in Dependent
 //! Sequences”, 1984 (a quantile's variance is that of the count beyond it).
 
+use super::finite::Finite;
 use super::quantile::rank_of;
+use super::sum::{PARTS, turns};
 
 /// Batches kept at most; when full, neighbours are joined.
 const BATCHES: usize = 128;
@@ -22,11 +24,28 @@ const EARLY: usize = 33;
 /// Batch means that a variance is taken of: fewer say too little, more would be too short.
 const MEANS: (f64, f64) = (8.0, 32.0);
 
-/// A run of neighbouring samples.
+/// A run of neighbouring samples, as they lie about the middle.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Batch {
     sum: f64,
     above: u32,
+}
+
+/// A batch that is not full, its samples added by turns.
+#[derive(Clone, Copy, Debug, Default)]
+struct Open {
+    parts: [f64; PARTS],
+    above: [u32; PARTS],
+}
+
+impl Open {
+    fn batch(&self) -> Batch {
+        let [a, b, c, d] = self.parts;
+        Batch {
+            sum: (a + b) + (c + d),
+            above: self.above.iter().sum(),
+        }
+    }
 }
 
 /// The dependence of one stream, in the order of its samples.
@@ -38,13 +57,11 @@ pub struct Dependence {
     batches: Vec<Batch>,
     /// Samples in a full batch, 1 at first.
     length: u64,
-    open: Batch,
+    open: Open,
     filled: u64,
     samples: u64,
-    mean: f64,
-    /// Sum of squared distances from the mean (Welford).
-    squares: f64,
-    above: u64,
+    /// Squared distances from the middle, added by turns.
+    squares: [f64; PARTS],
     /// All samples so far, where they are to be kept and not too many.
     kept: Option<Vec<f64>>,
     most: usize,
@@ -62,14 +79,11 @@ impl Dependence {
 
     /// Takes the next sample; it must be finite.
     pub fn push(&mut self, value: f64) {
-        self.kept = self.kept.take().filter(|k| k.len() < self.most);
-        if let Some(kept) = &mut self.kept {
-            kept.push(value);
+        match &mut self.kept {
+            Some(kept) if kept.len() < self.most => kept.push(value),
+            kept => *kept = None,
         }
         self.samples += 1;
-        let off = value - self.mean;
-        self.mean += off / self.samples as f64;
-        self.squares += off * (value - self.mean);
         let Some(middle) = self.middle else {
             self.early.push(value);
             if self.early.len() == EARLY {
@@ -79,23 +93,83 @@ impl Dependence {
                 let middle = sorted[EARLY / 2];
                 self.middle = Some(middle);
                 self.length = 1;
-                in_order.into_iter().for_each(|v| self.enter(v, middle));
+                self.enter(&in_order, middle);
             }
             return;
         };
-        self.enter(value, middle);
+        let part = (self.filled % PARTS as u64) as usize;
+        let off = value - middle;
+        self.open.parts[part] += off;
+        self.open.above[part] += u32::from(off > 0.0);
+        self.squares[part] += off * off;
+        self.count(1);
     }
 
-    fn enter(&mut self, value: f64, middle: f64) {
-        let above = u32::from(value > middle);
-        self.above += u64::from(above);
-        self.open.sum += value;
-        self.open.above += above;
-        self.filled += 1;
+    /// [`Self::push`] for each of the values.
+    pub fn push_all(&mut self, finite: &Finite) {
+        let mut values = finite.values();
+        while let Some((value, rest)) = values.split_first()
+            && (self.middle.is_none() || self.kept.is_some())
+        {
+            self.push(*value);
+            values = rest;
+        }
+        if let Some(middle) = self.middle {
+            self.samples += values.len() as u64;
+            match finite.same().is_some_and(|v| (v - middle).abs() <= 0.0) {
+                true => self.stay(values.len() as u64),
+                false => self.enter(values, middle),
+            }
+        }
+    }
+
+    fn enter(&mut self, values: &[f64], middle: f64) {
+        let mut values = values;
+        while !values.is_empty() {
+            let room = (self.length - self.filled) as usize;
+            let (now, rest) = values.split_at(room.min(values.len()));
+            self.fill(now, middle);
+            values = rest;
+        }
+    }
+
+    /// Values that the open batch has room for. Whoever arrives with whom, each value has its own part of the sums.
+    fn fill(&mut self, values: &[f64], middle: f64) {
+        let (mut open, mut squares) = (self.open, self.squares);
+        let mut add = |part: usize, value: f64| {
+            let off = value - middle;
+            open.parts[part] += off;
+            open.above[part] += u32::from(off > 0.0);
+            squares[part] += off * off;
+        };
+        let (head, whole, tail) = turns(values, self.filled);
+        let first = (self.filled % PARTS as u64) as usize;
+        head.iter().zip(first..).for_each(|(v, part)| add(part, *v));
+        for four in whole {
+            (0..PARTS).for_each(|part| add(part, four[part]));
+        }
+        tail.iter().zip(0..).for_each(|(v, part)| add(part, *v));
+        (self.open, self.squares) = (open, squares);
+        self.count(values.len() as u64);
+    }
+
+    /// So many values that are the middle: nothing adds up.
+    fn stay(&mut self, values: u64) {
+        let mut left = values;
+        while left > 0 {
+            let now = left.min(self.length - self.filled);
+            self.count(now);
+            left -= now;
+        }
+    }
+
+    /// So many values are in the open batch now, which may be full.
+    fn count(&mut self, values: u64) {
+        self.filled += values;
         if self.filled < self.length {
             return;
         }
-        self.batches.push(std::mem::take(&mut self.open));
+        self.batches.push(std::mem::take(&mut self.open).batch());
         self.filled = 0;
         if self.batches.len() == BATCHES {
             self.batches = self.batches.chunks_exact(2).map(join).collect();
@@ -115,10 +189,17 @@ impl Dependence {
         let group = ((self.batches.len() as f64 / wanted).round() as usize).max(1);
         let joined: Vec<Batch> = self.batches.chunks_exact(group).map(join).collect();
         let length = (self.length * group as u64) as f64;
-        let of_values = joined.iter().map(|b| b.sum / length - self.mean);
-        let share = self.above as f64 / samples;
+        let all = self.batches.iter().fold(self.open.batch(), |a, b| Batch {
+            sum: a.sum + b.sum,
+            above: a.above.saturating_add(b.above),
+        });
+        let mean = all.sum / samples;
+        let of_values = joined.iter().map(|b| b.sum / length - mean);
+        let share = f64::from(all.above) / samples;
         let of_sides = joined.iter().map(|b| f64::from(b.above) / length - share);
-        let values = inflation(of_values, length, self.squares / (samples - 1.0));
+        let squares: f64 = self.squares.iter().sum();
+        let variance = (squares - all.sum * mean) / (samples - 1.0);
+        let values = inflation(of_values, length, variance);
         let sides = inflation(of_sides, length, share * (1.0 - share));
         let per_sample = values.max(sides).max(1.0);
         ((samples / per_sample).floor() as u64).clamp(1, self.samples)

@@ -8,8 +8,10 @@
 //!
 //! Source of the method: Tene, *HdrHistogram*; bounds: [`crate::stats::quantile`].
 
-use super::histogram::{self, Histogram};
+use super::finite::Finite;
+use super::histogram::{self, FLOAT_MAX, Histogram};
 use super::quantile::{self, Bounds, rank_of, ranks_worth, worth};
+use super::sum::ExactSum;
 
 /// Largest size in resolutions that is recorded.
 const SIZE_MAX: f64 = (1_u64 << 62) as f64;
@@ -49,9 +51,7 @@ pub struct Distribution {
     refused: u64,
     min: f64,
     max: f64,
-    sum: f64,
-    /// What rounding took from `sum` so far (Neumaier).
-    sum_rest: f64,
+    sum: ExactSum,
 }
 
 /// The real values that share one rank: the bucket's edges and centre.
@@ -79,8 +79,7 @@ impl Distribution {
             refused: 0,
             min: f64::INFINITY,
             max: f64::NEG_INFINITY,
-            sum: 0.0,
-            sum_rest: 0.0,
+            sum: ExactSum::default(),
         })
     }
 
@@ -98,21 +97,38 @@ impl Distribution {
         };
         histogram.record(size);
         self.count += 1;
-        self.min = self.min.min(value);
-        self.max = self.max.max(value);
-        self.add(value);
+        // Of zeros with either sign, the plain one.
+        self.min = self.min.min(value + 0.0);
+        self.max = self.max.max(value + 0.0);
+        self.sum.push(value);
         true
     }
 
-    /// Adds `value` to the sum, keeping what rounding would lose. Source: Neumaier 1974.
-    fn add(&mut self, value: f64) {
-        let sum = self.sum + value;
-        self.sum_rest += if self.sum.abs() >= value.abs() {
-            (self.sum - sum) + value
-        } else {
-            (value - sum) + self.sum
-        };
-        self.sum = sum;
+    /// [`Self::record`] for values that are all counted; false, and nothing is counted, where one might be refused.
+    pub fn record_all(&mut self, finite: &Finite) -> bool {
+        let (low, high) = (finite.low(), finite.high());
+        let values = finite.values();
+        if low.abs().max(high.abs()) / self.resolution >= FLOAT_MAX {
+            return false;
+        }
+        if low < 0.0 {
+            values.iter().for_each(|v| {
+                self.record(*v);
+            });
+            return true;
+        }
+        match finite.same().and_then(|v| whole(v / self.resolution)) {
+            Some(size) => self.positive.record_times(size, values.len() as u64),
+            None => self.positive.record_all(values, self.resolution),
+        }
+        self.count += values.len() as u64;
+        self.min = self.min.min(low);
+        self.max = self.max.max(high);
+        match finite.is_zero() {
+            true => self.sum.skip(values.len() as u64),
+            false => self.sum.push_all(values),
+        }
+        true
     }
 
     /// Adds all samples of `other`, in any order with the same result.
@@ -134,8 +150,7 @@ impl Distribution {
         self.refused += other.refused;
         self.min = self.min.min(other.min);
         self.max = self.max.max(other.max);
-        self.add(other.sum);
-        self.add(other.sum_rest);
+        self.sum.merge(&other.sum);
         Ok(())
     }
 
@@ -161,7 +176,7 @@ impl Distribution {
 
     /// Sum of the samples, exact to rounding.
     pub fn sum(&self) -> f64 {
-        self.sum + self.sum_rest
+        self.sum.total()
     }
 
     /// Mean of the samples, exact to rounding; `None` without samples.

@@ -14,6 +14,12 @@ const PAGE: usize = 16;
 
 /// Pages whose places are remembered: a reading goes to and fro between a few sizes.
 const RECENT: usize = 8;
+/// Sizes whose buckets are found together.
+const AT_ONCE: usize = 64;
+/// Sizes below this are rounded and put into buckets as floats.
+pub const FLOAT_MAX: f64 = (1_u64 << 51) as f64;
+/// What lies behind the point of a float falls away where this is added.
+const WHOLE: f64 = (1_u64 << 52) as f64;
 
 /// Sizes counted.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +44,20 @@ fn bucket(size: u64) -> u64 {
     doublings * (FINE / 2) + (size >> doublings)
 }
 
+/// Number of the bucket that holds `size`, zero or more and below [`FLOAT_MAX`], rounded half up.
+fn bucket_near(size: f64) -> u32 {
+    let even = (size + WHOLE) - WHOLE;
+    let near = if size - even >= 0.5 { even + 1.0 } else { even };
+    // From 1,024 on, a bucket is a float's exponent and the first ten digits behind it.
+    let large = (near.to_bits() >> 42) as u32;
+    let small = (near + WHOLE).to_bits() as u32;
+    if near >= 1_024.0 {
+        large.wrapping_sub((1_023 + 9) << 10)
+    } else {
+        small
+    }
+}
+
 /// First and last size of a bucket.
 fn sizes(bucket: u64) -> (u64, u64) {
     let doublings = (bucket / (FINE / 2)).saturating_sub(1);
@@ -59,6 +79,24 @@ impl Histogram {
     /// Counts one.
     pub fn record(&mut self, size: u64) {
         self.count(bucket(size), 1);
+    }
+
+    /// Counts one size so many times.
+    pub fn record_times(&mut self, size: u64, times: u64) {
+        self.count(bucket(size), times);
+    }
+
+    /// Counts each value in steps of `resolution`, rounded half up; all are zero or more and below [`FLOAT_MAX`] steps.
+    pub fn record_all(&mut self, values: &[f64], resolution: f64) {
+        let mut buckets = [0; AT_ONCE];
+        for values in values.chunks(AT_ONCE) {
+            for (bucket, value) in buckets.iter_mut().zip(values) {
+                *bucket = bucket_near(value / resolution);
+            }
+            for bucket in &buckets[..values.len()] {
+                self.count(u64::from(*bucket), 1);
+            }
+        }
     }
 
     fn count(&mut self, bucket: u64, times: u64) {
@@ -143,6 +181,27 @@ mod tests {
         }
         let most = 1 << 62;
         assert!(lowest(most) <= most && highest(most) >= most);
+    }
+
+    #[test]
+    fn a_float_is_put_where_the_whole_number_next_to_it_is() {
+        let mut chance = SplitMix64::new(7);
+        let whole = |size: f64| size.round() as u64;
+        let ends = [
+            0.0, 0.5, 1.5, 2.5, 1_023.5, 1_024.0, 2_047.5, 2_048.5, 4_096.5,
+        ];
+        let drawn =
+            (0..200_000).map(|_| FLOAT_MAX * chance.unit() / 2_f64.powi(chance.below(51) as i32));
+        for size in drawn
+            .collect::<Vec<_>>()
+            .into_iter()
+            .chain(ends)
+            .chain([FLOAT_MAX - 0.5])
+        {
+            for size in [size, size.round(), size.floor() + 0.5] {
+                assert_eq!(u64::from(bucket_near(size)), bucket(whole(size)), "{size}");
+            }
+        }
     }
 
     #[test]

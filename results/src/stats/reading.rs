@@ -3,6 +3,7 @@
 //! Pure folds over readings in their order, in fixed memory. They say what was seen; that a reading should
 //! have moved is the caller's knowledge. Refuses readings that are not finite: they are no readings.
 
+use super::finite::Finite;
 use std::collections::BTreeMap;
 
 /// Readings in one remembered stretch.
@@ -42,6 +43,36 @@ impl Held {
             self.since_ns = at_ns;
             self.last = Some(value);
         }
+        self.hold(at_ns, value);
+    }
+
+    /// [`Self::push`] for each of the readings with its time.
+    pub fn push_all(&mut self, at_ns: &[u64], readings: &Finite) {
+        let (Some((first_ns, at_ns)), Some((first, values))) =
+            (at_ns.split_first(), readings.values().split_first())
+        else {
+            return;
+        };
+        self.push(*first_ns, *first);
+        if let (Some(value), Some(last_ns)) = (readings.same(), at_ns.last()) {
+            self.seen += values.len() as u64;
+            self.hold(*last_ns, value);
+            return;
+        }
+        let mut before = first.to_bits();
+        for (&at_ns, &value) in at_ns.iter().zip(values) {
+            let same = value.to_bits() == before;
+            before = value.to_bits();
+            self.since_ns = if same { self.since_ns } else { at_ns };
+            self.moved += u64::from(!same);
+            self.hold(at_ns, value);
+        }
+        self.seen += values.len() as u64;
+        self.last = Some(readings.last());
+    }
+
+    /// The value is still held at this time.
+    fn hold(&mut self, at_ns: u64, value: f64) {
         self.last_ns = at_ns;
         let (from, to) = self.longest_ns;
         if at_ns.saturating_sub(self.since_ns) > to.saturating_sub(from) {
@@ -131,6 +162,13 @@ impl Echo {
             if mark.is_multiple_of(ONE_IN) {
                 self.remember(at_ns, mark);
             }
+        }
+    }
+
+    /// [`Self::push`] for each of the readings with its time.
+    pub fn push_all(&mut self, at_ns: &[u64], readings: &Finite) {
+        for (&at_ns, &value) in at_ns.iter().zip(readings.values()) {
+            self.push(at_ns, value);
         }
     }
 

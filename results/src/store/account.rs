@@ -4,8 +4,8 @@
 //! account of its own, and they are joined. The outcome is that of one fold over all frames.
 
 use super::error::StoreError;
-use super::read::{Batch, Record, Rows, Run};
-use crate::frame::Frame;
+use super::read::{Record, Rows, Run};
+use crate::frame::{Frame, Steps};
 use crate::standing::{Standing, StandingError};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -59,7 +59,7 @@ impl Record {
         let (rows, next) = (&self.rows(), &AtomicUsize::new(0));
         let all = std::thread::scope(|scope| {
             let first = scope.spawn(move || {
-                fold(&mut standing, |take| rows.devices(take))?;
+                devices(&mut standing, rows)?;
                 tables(standing, rows, next)
             });
             let others = apart.into_iter();
@@ -85,6 +85,16 @@ impl Record {
     }
 }
 
+fn devices(own: &mut Standing, rows: &Rows) -> Result<(), AccountError> {
+    let mut folded = Ok(());
+    let mut each = |steps: &Steps| {
+        folded = own.steps(steps);
+        folded.is_ok()
+    };
+    rows.devices(&mut each, &mut || true)?;
+    folded.map_err(AccountError::from)
+}
+
 /// Takes tables that nobody else has taken, until there are no more.
 fn tables(mut own: Standing, rows: &Rows, next: &AtomicUsize) -> Result<Standing, AccountError> {
     loop {
@@ -92,18 +102,11 @@ fn tables(mut own: Standing, rows: &Rows, next: &AtomicUsize) -> Result<Standing
         if index >= rows.tables() {
             return Ok(own);
         }
-        fold(&mut own, |take| rows.table(index, take))?;
+        let mut folded = Ok(());
+        rows.table(index, &mut |samples| {
+            folded = own.samples(&samples);
+            folded.is_ok()
+        })?;
+        folded?;
     }
-}
-
-fn fold(
-    own: &mut Standing,
-    read: impl FnOnce(&mut dyn FnMut(Batch) -> bool) -> Result<(), StoreError>,
-) -> Result<(), AccountError> {
-    let mut folded = Ok(());
-    read(&mut |batch| {
-        folded = batch.iter().try_for_each(|frame| own.push(frame));
-        folded.is_ok()
-    })?;
-    folded.map_err(AccountError::from)
 }

@@ -13,7 +13,7 @@ use super::manifest::{
 };
 use super::shape::Shape;
 use super::{COMPANIONS, tables};
-use crate::frame::{Closed, Event, Frame, Opened, Table};
+use crate::frame::{Closed, Event, Frame, Opened, Samples, Steps, Table};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -248,9 +248,6 @@ pub(super) type Batch = Vec<Frame>;
 
 type Sender = SyncSender<Result<Batch, StoreError>>;
 
-/// Takes a batch; false where no more is wanted.
-type Take<'a> = &'a mut dyn FnMut(Batch) -> bool;
-
 impl Rows {
     pub(super) fn tables(&self) -> usize {
         self.tables.len()
@@ -258,45 +255,59 @@ impl Rows {
 
     fn send_all(&self, sender: &Sender) {
         // The receiver may be gone, which is no error.
-        let mut take = |batch| sender.send(Ok(batch)).is_ok();
-        let tables = 0..self.tables.len();
-        let sent = self.devices(&mut take);
-        let sent = sent.and_then(|()| {
-            tables
-                .into_iter()
-                .try_for_each(|t| self.table(t, &mut take))
+        let sent = self.send_devices(sender).and_then(|()| {
+            let mut take = |samples| sender.send(Ok(vec![Frame::Samples(samples)])).is_ok();
+            (0..self.tables.len()).try_for_each(|t| self.table(t, &mut take))
         });
         if let Err(error) = sent {
             let _ = sender.send(Err(error));
         }
     }
 
-    /// Steps, operations and trials of all devices.
-    pub(super) fn devices(&self, take: Take) -> Result<(), StoreError> {
-        let devices =
-            |frames: Vec<crate::frame::Steps>| frames.into_iter().map(Frame::Steps).collect();
-        self.sheet(STEPS, tables::step_specs(), take, |c, n| {
-            devices(tables::take_steps(&c, n))
-        })?;
-        self.sheet(OPS, tables::op_specs(), take, |c, n| {
-            devices(tables::take_ops(&c, n))
-        })?;
-        if self.files.iter().any(|f| f.name == TRIALS) {
-            self.sheet(TRIALS, tables::trial_specs(), take, |c, n| {
-                devices(tables::take_trials(&c, n))
+    fn send_devices(&self, sender: &Sender) -> Result<(), StoreError> {
+        let held = std::cell::RefCell::new(Batch::new());
+        let mut each = |steps: &Steps| {
+            held.borrow_mut().push(Frame::Steps(steps.clone()));
+            true
+        };
+        self.devices(&mut each, &mut || sender.send(Ok(held.take())).is_ok())
+    }
+
+    /// Steps, operations and trials of all devices, as they lie beside each other; false where no more is wanted.
+    pub(super) fn devices(
+        &self,
+        each: &mut dyn FnMut(&Steps) -> bool,
+        batch: &mut dyn FnMut() -> bool,
+    ) -> Result<(), StoreError> {
+        type Show = fn(&[Column], usize, &mut dyn FnMut(&Steps) -> bool) -> bool;
+        let sheets: [(&str, Vec<Spec>, Show); 3] = [
+            (STEPS, tables::step_specs(), tables::each_steps),
+            (OPS, tables::op_specs(), tables::each_ops),
+            (TRIALS, tables::trial_specs(), tables::each_trials),
+        ];
+        for (name, specs, show) in sheets {
+            if name == TRIALS && !self.files.iter().any(|f| f.name == name) {
+                continue;
+            }
+            self.sheet(name, specs, |columns, rows| {
+                show(&columns, rows, each) && batch()
             })?;
         }
         Ok(())
     }
 
     /// The samples of one table, by its number.
-    pub(super) fn table(&self, index: usize, take: Take) -> Result<(), StoreError> {
+    pub(super) fn table(
+        &self,
+        index: usize,
+        take: &mut dyn FnMut(Samples) -> bool,
+    ) -> Result<(), StoreError> {
         let Some(table) = self.tables.get(index) else {
             return Ok(());
         };
         let specs = tables::expected_specs(table);
-        self.sheet(&table_file(&table.name), specs, take, |columns, _| {
-            vec![Frame::Samples(tables::take_samples(table.id, columns))]
+        self.sheet(&table_file(&table.name), specs, |columns, _| {
+            take(tables::take_samples(table.id, columns))
         })
     }
 
@@ -304,8 +315,7 @@ impl Rows {
         &self,
         name: &str,
         specs: Vec<Spec>,
-        take: Take,
-        frames: impl Fn(Vec<Column>, usize) -> Batch,
+        mut take: impl FnMut(Vec<Column>, usize) -> bool,
     ) -> Result<(), StoreError> {
         let entry = self.files.iter().find(|f| f.name == name);
         let entry = entry.ok_or_else(|| {
@@ -313,7 +323,7 @@ impl Rows {
         })?;
         let mut reader = SheetReader::open(&self.dir, entry, specs)?;
         while let Some((columns, rows)) = reader.batch(BATCH_ROWS)? {
-            if !take(frames(columns, rows)) {
+            if !take(columns, rows) {
                 return Ok(());
             }
         }

@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 
 /// Tables that one record takes at most: two for each of 16,384 devices, and those of their nodes, racks and plant.
 pub const TABLES_MAX: usize = 65_536;
+/// Letters of a table's name at most.
+pub const NAME_MAX: usize = 64;
 /// Series that one table takes at most.
 pub const SERIES_MAX: usize = 1024;
 
@@ -189,7 +191,7 @@ impl Shape {
 /// Whether a table's name can be part of a file name on every system.
 pub fn is_table_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-    (1..=64).contains(&name.len()) && name.bytes().all(plain)
+    (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(plain)
 }
 
 /// The columns of a table's file after `at_ns`: `metric.label`, or `metric` where the label is empty.

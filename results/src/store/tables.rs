@@ -177,116 +177,142 @@ pub fn put_samples(columns: &mut [Column], samples: &Samples, rows: std::ops::Ra
     }
 }
 
-fn long(columns: &[Column], index: usize, row: usize) -> u64 {
+fn longs(columns: &[Column], index: usize) -> &[u64] {
     match columns.get(index) {
-        Some(Column::Long(values)) => values[row],
-        _ => 0,
+        Some(Column::Long(values)) => values,
+        _ => &[],
     }
 }
 
-fn small(columns: &[Column], index: usize, row: usize) -> u32 {
+fn shorts(columns: &[Column], index: usize) -> &[u32] {
     match columns.get(index) {
-        Some(Column::Short(values)) => values[row],
-        _ => 0,
+        Some(Column::Short(values)) => values,
+        _ => &[],
     }
 }
 
-fn float(columns: &[Column], index: usize, row: usize) -> f64 {
+fn floats(columns: &[Column], index: usize) -> &[f64] {
     match columns.get(index) {
-        Some(Column::Float(values)) => values[row],
-        _ => f64::NAN,
+        Some(Column::Float(values)) => values,
+        _ => &[],
     }
 }
 
-fn flag(columns: &[Column], index: usize, row: usize) -> bool {
-    matches!(columns.get(index), Some(Column::Flag(values)) if values[row])
+fn flags(columns: &[Column], index: usize) -> &[bool] {
+    match columns.get(index) {
+        Some(Column::Flag(values)) => values,
+        _ => &[],
+    }
 }
 
-fn origin(columns: &[Column], row: usize) -> (u32, bool) {
-    (small(columns, 0, row), flag(columns, 1, row))
-}
-
-/// One frame for each stretch of rows of one device; `fill` gets the frame and its rows.
-fn runs(
+/// One frame for each stretch of rows of one device, the same one each time: neighbours mostly belong to two devices, and
+/// memory for each row would cost more than the row. `fill` puts a stretch into the frame, `each` is shown it.
+fn stretches(
     columns: &[Column],
     rows: usize,
-    mut fill: impl FnMut(&mut Steps, std::ops::Range<usize>),
-) -> Vec<Steps> {
-    let mut frames: Vec<Steps> = Vec::new();
+    fill: impl Fn(&mut Steps, std::ops::Range<usize>),
+    each: &mut dyn FnMut(&Steps) -> bool,
+) -> bool {
+    let (devices, clocks) = (shorts(columns, 0), flags(columns, 1));
+    let rows = rows.min(devices.len()).min(clocks.len());
+    let mut frame = Steps {
+        device: 0,
+        device_clock: false,
+        rows: Vec::new(),
+        ops: Vec::new(),
+        trials: Vec::new(),
+    };
     let mut from = 0;
     while from < rows {
-        let (device, device_clock) = origin(columns, from);
-        let same = |row: &usize| origin(columns, *row) == (device, device_clock);
+        (frame.device, frame.device_clock) = (devices[from], clocks[from]);
+        let same = |row: &usize| (devices[*row], clocks[*row]) == (devices[from], clocks[from]);
         let to = from + (from..rows).take_while(same).count();
-        let mut frame = Steps {
-            device,
-            device_clock,
-            rows: Vec::new(),
-            ops: Vec::new(),
-            trials: Vec::new(),
-        };
         fill(&mut frame, from..to);
-        frames.push(frame);
+        if !each(&frame) {
+            return false;
+        }
         from = to;
     }
-    frames
+    true
 }
 
-/// Rows of `steps.parquet` as frames: neighbours of one device in one frame, their order kept.
-pub fn take_steps(columns: &[Column], rows: usize) -> Vec<Steps> {
-    runs(columns, rows, |frame, range| {
-        let step = |row| StepRow {
-            seq: long(columns, 2, row),
-            segment: small(columns, 3, row),
-            due_ns: long(columns, 4, row),
-            start_ns: long(columns, 5, row),
-            end_ns: long(columns, 6, row),
-            compute_ns: long(columns, 7, row),
-            reduce_ns: long(columns, 8, row),
-            optimizer_ns: long(columns, 9, row),
-            flop: float(columns, 10, row),
-            audited: small(columns, 11, row),
-            audited_flop: float(columns, 12, row),
-            gemms: small(columns, 13, row),
-            reduced_bytes: long(columns, 14, row),
-            memory_bytes: long(columns, 15, row),
-            memory_ns: long(columns, 16, row),
-            skew_ns: long(columns, 17, row),
-        };
-        frame.rows = range.map(step).collect();
-    })
+/// Shows `each` the rows of `steps.parquet` as frames: neighbours of one device in one frame, their order kept. It says
+/// whether it wants more, and so does this.
+pub fn each_steps(columns: &[Column], rows: usize, each: &mut dyn FnMut(&Steps) -> bool) -> bool {
+    let long = |index| longs(columns, index);
+    let (seq, segment) = (long(2), shorts(columns, 3));
+    let (due_ns, start_ns, end_ns) = (long(4), long(5), long(6));
+    let (compute_ns, reduce_ns, optimizer_ns) = (long(7), long(8), long(9));
+    let (flop, audited_flop) = (floats(columns, 10), floats(columns, 12));
+    let (audited, gemms) = (shorts(columns, 11), shorts(columns, 13));
+    let (reduced_bytes, memory_bytes) = (long(14), long(15));
+    let (memory_ns, skew_ns) = (long(16), long(17));
+    let step = |row: usize| StepRow {
+        seq: seq[row],
+        segment: segment[row],
+        due_ns: due_ns[row],
+        start_ns: start_ns[row],
+        end_ns: end_ns[row],
+        compute_ns: compute_ns[row],
+        reduce_ns: reduce_ns[row],
+        optimizer_ns: optimizer_ns[row],
+        flop: flop[row],
+        audited: audited[row],
+        audited_flop: audited_flop[row],
+        gemms: gemms[row],
+        reduced_bytes: reduced_bytes[row],
+        memory_bytes: memory_bytes[row],
+        memory_ns: memory_ns[row],
+        skew_ns: skew_ns[row],
+    };
+    let fill = |frame: &mut Steps, range: std::ops::Range<usize>| {
+        frame.rows.clear();
+        frame.rows.extend(range.map(step));
+    };
+    stretches(columns, rows, fill, each)
 }
 
-/// Rows of `ops.parquet` as frames without steps, their order kept.
-pub fn take_ops(columns: &[Column], rows: usize) -> Vec<Steps> {
-    runs(columns, rows, |frame, range| {
-        let op = |row| OpRow {
-            seq: long(columns, 2, row),
-            start_ns: long(columns, 3, row),
-            end_ns: long(columns, 4, row),
-            bytes: long(columns, 5, row),
-        };
-        frame.ops = range.map(op).collect();
-    })
+/// Shows `each` the rows of `ops.parquet` as frames without steps, as [`each_steps`].
+pub fn each_ops(columns: &[Column], rows: usize, each: &mut dyn FnMut(&Steps) -> bool) -> bool {
+    let long = |index| longs(columns, index);
+    let (seq, start_ns, end_ns, bytes) = (long(2), long(3), long(4), long(5));
+    let op = |row: usize| OpRow {
+        seq: seq[row],
+        start_ns: start_ns[row],
+        end_ns: end_ns[row],
+        bytes: bytes[row],
+    };
+    let fill = |frame: &mut Steps, range: std::ops::Range<usize>| {
+        frame.ops.clear();
+        frame.ops.extend(range.map(op));
+    };
+    stretches(columns, rows, fill, each)
 }
 
-/// Rows of `sweep.parquet` as frames without steps, their order kept.
-pub fn take_trials(columns: &[Column], rows: usize) -> Vec<Steps> {
-    runs(columns, rows, |frame, range| {
-        let trial = |row| TrialRow {
-            seq: long(columns, 2, row),
-            index: small(columns, 3, row),
-            bytes: long(columns, 4, row),
-            in_place: flag(columns, 5, row),
-            warm_up: flag(columns, 6, row),
-            due_ns: long(columns, 7, row),
-            start_ns: long(columns, 8, row),
-            arrived_ns: long(columns, 9, row),
-            end_ns: long(columns, 10, row),
-            wrong: long(columns, 11, row),
-        };
-        frame.trials = range.map(trial).collect();
-    })
+/// Shows `each` the rows of `sweep.parquet` as frames without steps, as [`each_steps`].
+pub fn each_trials(columns: &[Column], rows: usize, each: &mut dyn FnMut(&Steps) -> bool) -> bool {
+    let long = |index| longs(columns, index);
+    let (seq, index, bytes) = (long(2), shorts(columns, 3), long(4));
+    let (in_place, warm_up) = (flags(columns, 5), flags(columns, 6));
+    let (due_ns, start_ns) = (long(7), long(8));
+    let (arrived_ns, end_ns, wrong) = (long(9), long(10), long(11));
+    let trial = |row: usize| TrialRow {
+        seq: seq[row],
+        index: index[row],
+        bytes: bytes[row],
+        in_place: in_place[row],
+        warm_up: warm_up[row],
+        due_ns: due_ns[row],
+        start_ns: start_ns[row],
+        arrived_ns: arrived_ns[row],
+        end_ns: end_ns[row],
+        wrong: wrong[row],
+    };
+    let fill = |frame: &mut Steps, range: std::ops::Range<usize>| {
+        frame.trials.clear();
+        frame.trials.extend(range.map(trial));
+    };
+    stretches(columns, rows, fill, each)
 }
 
 /// Rows of a table's file as a frame.

@@ -2,7 +2,7 @@
 
 use super::*;
 use hallmark_results::frame::{OpRow, StepRow, Steps};
-use hallmark_results::store::columns::SheetReader;
+use hallmark_results::store::columns::{Column, SheetReader};
 use hallmark_results::store::manifest::{OPS, STEPS, table_file};
 use hallmark_results::store::read::{BATCH_ROWS, Story};
 use hallmark_results::store::tables;
@@ -77,12 +77,20 @@ fn sequential(dir: &Path, record: &Record) -> Vec<Frame> {
             frames.extend(take(columns, rows));
         }
     };
-    let steps = |found: Vec<Steps>| found.into_iter().map(Frame::Steps).collect();
+    type Show = fn(&[Column], usize, &mut dyn FnMut(&Steps) -> bool) -> bool;
+    let shown = |show: Show, columns: &[Column], rows: usize| {
+        let mut found = Vec::new();
+        show(columns, rows, &mut |steps| {
+            found.push(Frame::Steps(steps.clone()));
+            true
+        });
+        found
+    };
     sheet(STEPS, tables::step_specs(), &|c, n| {
-        steps(tables::take_steps(&c, n))
+        shown(tables::each_steps, &c, n)
     });
     sheet(OPS, tables::op_specs(), &|c, n| {
-        steps(tables::take_ops(&c, n))
+        shown(tables::each_ops, &c, n)
     });
     for table in &record.story().tables {
         let specs = tables::expected_specs(table);

@@ -8,6 +8,11 @@ fn cards(text: &str) -> Cards {
     vec![(text.to_owned(), text.to_owned())]
 }
 
+fn tried(bytes_per_s: f64, pairs: &[Pair]) -> Result<Tried, String> {
+    let pairs = pairs.to_vec();
+    Ok(Tried { bytes_per_s, pairs })
+}
+
 fn spans(tasks: &[(usize, Task)]) -> Vec<(usize, u32, u32, Vec<u32>)> {
     let span = |(node, task): &(usize, Task)| match task {
         Task::Bridge(span) => (*node, span.node, span.nodes, span.members.clone()),
@@ -61,10 +66,10 @@ fn a_trial_is_over_when_all_have_told_or_one_has_failed() {
     let mut crossing = Crossing::default();
     crossing.begin(TRIAL, &[0..1, 1..2], &[]);
     assert_eq!(crossing.outcome(), None);
-    assert_eq!(crossing.ended(0, TRIAL, Ok(3e9)), None);
+    assert_eq!(crossing.ended(0, TRIAL, tried(3e9, &[])), None);
     assert_eq!(crossing.waiting(), [1]);
     assert_eq!(crossing.outcome(), None);
-    crossing.ended(1, TRIAL, Ok(2e9));
+    crossing.ended(1, TRIAL, tried(2e9, &[]));
     assert_eq!(crossing.outcome(), Some(Ok(2e9)));
     // What fails in a trial is no fault of a run that has not begun.
     assert_eq!(crossing.ended(1, TRIAL, Err("no route".to_owned())), None);
@@ -77,7 +82,7 @@ fn a_bridge_that_ends_under_load_is_told_once_and_only_of_its_own_formation() {
     crossing.begin(2, &[0..1, 1..2], &[0, 1]);
     let died = || Err("it died".to_owned());
     assert_eq!(crossing.ended(0, 1, died()), None);
-    assert_eq!(crossing.ended(0, 2, Ok(0.0)), None);
+    assert_eq!(crossing.ended(0, 2, tried(0.0, &[])), None);
     assert_eq!(crossing.ended(0, 2, died()), Some("it died".to_owned()));
     assert_eq!(crossing.ended(0, 2, died()), None);
 }
@@ -142,4 +147,46 @@ fn more_ranks_than_can_be_checked_exactly_do_not_reduce() {
     assert!(told.contains("at most 63"), "{told}");
     let told = possible(&[many(63), many(63), many(3)]).unwrap_err();
     assert!(told.contains("129 ranks"), "{told}");
+}
+
+fn pair(round: u32, peer: u32, bytes_per_s: f64, latency_s: f64) -> Pair {
+    Pair {
+        round,
+        peer,
+        bytes: 4 << 20,
+        bytes_per_s,
+        latency_s,
+        wrong: u64::from(round == 2),
+    }
+}
+
+#[test]
+fn a_pair_counts_where_both_nodes_tell_of_it_and_as_the_worse_has_it() {
+    let mut crossing = Crossing::default();
+    // The second node of the site has not joined: places are 0, 1, 2 for nodes 0, 2, 3.
+    crossing.begin(TRIAL, &[0..1, 0..0, 1..2, 2..3], &[]);
+    let first = [
+        pair(0, 1, 3e9, 2e-5),
+        pair(1, 2, 1e9, 1e-5),
+        pair(2, 1, 3e9, 2e-5),
+    ];
+    // The same round told by one side alone, a node that is none, and figures that cannot be.
+    let second = [
+        pair(0, 0, 2e9, 1e-5),
+        pair(1, 2, 1e9, 1e-5),
+        pair(2, 0, 4e9, 1e-5),
+    ];
+    let third = [
+        pair(1, 0, f64::NAN, 1e-5),
+        pair(0, 9, 1e9, 1e-5),
+        pair(99, 1, 1e9, 1e-5),
+    ];
+    crossing.ended(0, TRIAL, tried(1e9, &first));
+    crossing.ended(2, TRIAL, tried(1e9, &second));
+    crossing.ended(3, TRIAL, tried(1e9, &third));
+    let told = [
+        ([0, 2], pair(0, 1, 2e9, 2e-5)),
+        ([0, 2], pair(2, 1, 3e9, 2e-5)),
+    ];
+    assert_eq!(crossing.pairs(), told);
 }

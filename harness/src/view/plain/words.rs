@@ -185,6 +185,7 @@ pub fn weight(what: &What) -> Weight {
         }
         What::Segment { .. } | What::Steady | What::Regrouped { .. } => Weight::Plain,
         What::Stop { .. } | What::Resumed { .. } | What::Decision { .. } => Weight::Plain,
+        What::Pairs { .. } => Weight::Plain,
     }
 }
 
@@ -248,6 +249,7 @@ fn what(standing: &Standing, what: &What) -> String {
             format!("not measured: {}: {}{remedy}", clean(what), clean(why))
         }
         What::Decision { what } => clean(what),
+        What::Pairs { rows } => hallmark_results::report::pairs::sentence(rows),
         What::More {
             latest,
             count,

@@ -36,6 +36,12 @@ pub trait Between {
     /// # Errors
     /// [`BetweenError`].
     fn add_in_place(&mut self, both: &mut [f32]) -> Result<(), BetweenError>;
+
+    /// Gives `from` to another node for its own, which is as long; `peer`: its place in [`Self::gather`]'s order.
+    ///
+    /// # Errors
+    /// [`BetweenError`].
+    fn exchange(&mut self, peer: u32, from: &[f32], into: &mut [f32]) -> Result<(), BetweenError>;
 }
 
 /// Words that nodes tell each other at once.

@@ -5,15 +5,16 @@
 
 use super::super::evidence::Evidence;
 use super::{Scene, Sight, gathered, missing};
-use crate::diagnosis::place::{Group, Groups};
+use crate::diagnosis::place::{Groups, Place};
 use crate::diagnosis::{Level, sensor};
 use crate::frame::{Series, SeriesKind};
+use crate::standing::SeriesWindow;
 use crate::standing::TableRun;
-use crate::standing::window::SeriesWindow;
 use crate::stats::interval::Interval;
 use hallmark_profiles::criterion::{Criterion, Scope, Statistic};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::{Unit, human};
+use std::collections::BTreeSet;
 
 /// Share of the expected samples below which a series cannot pass anything.
 const COVERAGE_FLOOR: f64 = 0.95;
@@ -89,12 +90,12 @@ impl<'a> Scene<'a> {
             return vec![missing(scope, format!("no sensor gave {metric}"))];
         }
         // A rack, CDU, feeder or node that the plan names and whose meter is not there is a place without evidence.
-        let seen = |group: &Group| {
-            let of = |c: &Channel| groups.of_meter(&c.run.table.place) == group.place();
-            found.iter().any(of)
-        };
+        let places: Vec<Place> = found
+            .iter()
+            .map(|c| groups.of_meter(&c.run.table.place))
+            .collect();
         let named = groups.all().iter().filter(|g| Some(g.level) == level);
-        let unseen = named.filter(|g| !seen(g));
+        let unseen = named.filter(|g| !places.contains(&g.place()));
         let unseen = unseen.map(|g| missing(&g.label, format!("no sensor gave {metric} of it")));
         let counters = found.iter().all(|c| c.series().kind == SeriesKind::Counter);
         if counters && criterion.statistic == Statistic::Total {
@@ -109,14 +110,16 @@ impl<'a> Scene<'a> {
     /// taken at its word.
     fn is_at(&self, channel: &Channel, level: Level, groups: &Groups) -> bool {
         let table = &channel.run.table;
+        if table.device.is_some() {
+            return false;
+        }
         let own = table.place == self.standing.opened().host.name;
         let place = groups.of_meter(&table.place);
         let unknown = place.level == Level::Hall && place.devices.is_empty();
-        let at = match level {
+        match level {
             Level::Node => own || place.level == Level::Node,
             _ => !own && (unknown || place.level == level),
-        };
-        table.device.is_none() && at
+        }
     }
 
     /// One or more sights for each device of the plan.
@@ -128,10 +131,15 @@ impl<'a> Scene<'a> {
         if shared {
             return all.iter().map(|c| self.sight(c, criterion)).collect();
         }
+        let mut owned: Vec<Vec<Channel>> = vec![Vec::new(); devices.len()];
+        for channel in all {
+            let device = channel.run.table.device;
+            if let Some(own) = device.and_then(|d| owned.get_mut(d as usize)) {
+                own.push(*channel);
+            }
+        }
         let mut sights = Vec::new();
-        for (index, device) in devices.iter().enumerate() {
-            let own = |c: &&Channel| c.run.table.device == Some(index as u32);
-            let own: Vec<Channel> = all.iter().filter(own).copied().collect();
+        for (index, (device, own)) in devices.iter().zip(owned).enumerate() {
             if own.is_empty() {
                 let why = format!("no sensor gave {} of this device", criterion.metric);
                 let evidence = Evidence::Missing(why);
@@ -188,11 +196,8 @@ impl<'a> Scene<'a> {
     fn sum(&self, criterion: &Criterion, found: &[Channel<'a>]) -> Sight<'a> {
         let whole = is_run_wide(criterion);
         let devices = &self.standing.opened().plan.devices;
-        let on_devices = found.iter().any(|c| c.run.table.device.is_some());
-        let lacks = |d: &usize| {
-            let own = |c: &Channel| c.run.table.device == Some(*d as u32);
-            on_devices && !found.iter().any(own)
-        };
+        let owners: BTreeSet<u32> = found.iter().filter_map(|c| c.run.table.device).collect();
+        let lacks = |d: &usize| !owners.is_empty() && !owners.contains(&(*d as u32));
         let place = format!("{:?}", criterion.scope).to_lowercase();
         let mut thin = (0..devices.len()).find(lacks).map(|d| {
             let id = &devices[d].id;

@@ -74,6 +74,10 @@ impl Between for Place<'_> {
         let from = both.to_vec();
         self.add(&from, both)
     }
+
+    fn exchange(&mut self, _: u32, _: &[f32], _: &mut [f32]) -> Result<(), BetweenError> {
+        unreachable!("a bridge at work exchanges with all or nobody")
+    }
 }
 
 /// Runs `work` once per rank of nodes with so many ranks each; gives what it gave, by node, and how each bridge ended.
