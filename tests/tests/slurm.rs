@@ -79,7 +79,7 @@ fn four_nodes_of_slurm_are_one_run_with_one_verdict_that_accepts_no_site() {
     };
     assert_eq!(code, expected, "{}", verdict.sentence);
     // Four nodes on the cores of one machine may well miss a figure; what was counted must be right.
-    for criterion in ["inventory", "failures", "integrity"] {
+    for criterion in ["inventory", "failures", "integrity", "completion"] {
         assert_eq!(
             outcome(&standing, criterion),
             Outcome::Passed,
