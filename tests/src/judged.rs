@@ -39,6 +39,18 @@ pub fn outcome(standing: &Standing, criterion: &str) -> Outcome {
     finding.expect("a criterion of the plan").outcome
 }
 
+/// Why a criterion came out as it did, and what was seen at each place.
+#[must_use]
+pub fn told(standing: &Standing, criterion: &str) -> String {
+    let verdict = judge(standing);
+    let of = verdict
+        .findings
+        .iter()
+        .filter(|f| f.criterion.name == criterion);
+    of.map(|f| format!("{}: {} {:?}\n", f.criterion.name, f.why, f.places))
+        .collect()
+}
+
 /// Faults, in the order of the record.
 #[must_use]
 pub fn faults(standing: &Standing) -> Vec<&Event> {

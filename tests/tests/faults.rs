@@ -204,7 +204,8 @@ fn one_bit_flipped_in_an_operand_is_caught_by_an_audit_and_rejects_the_run() {
     assert_eq!(code, 1);
 }
 
-/// Flips one mantissa bit of one operand in each array of operands: small whole numbers as far as one looks.
+/// Flips one mantissa bit in every 256 KiB of operands: small whole numbers as far as one looks. Copies
+/// of operands that are never read again, or packed anew for each product, look the same and come anywhere.
 fn flip_an_operand_bit(pid: u32) {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
     let mut memory = fs::OpenOptions::new()
@@ -212,7 +213,7 @@ fn flip_an_operand_bit(pid: u32) {
         .write(true)
         .open(format!("/proc/{pid}/mem"))
         .unwrap();
-    let mut flipped = 0;
+    let mut pages = 0;
     for line in maps.lines().filter(|l| l.contains("rw-p")) {
         let range = line.split(' ').next().unwrap();
         let (from, to) = range.split_once('-').unwrap();
@@ -232,18 +233,21 @@ fn flip_an_operand_bit(pid: u32) {
                 .collect();
             let whole = |v: &f32| v.abs() <= 128.0 && (v.fract().abs() < f32::EPSILON);
             let varied = values.iter().filter(|v| v.abs() > 2.0).count() > 600;
-            if values.iter().all(whole) && varied && flipped < 64 {
+            if values.iter().all(whole) && varied {
+                pages += 1;
+                if pages % 64 != 1 {
+                    continue;
+                }
                 // 2.0 and more: bit 22 is worth at least a half.
                 let at = values.iter().position(|v| v.abs() > 2.0).unwrap();
                 let byte = page + 4 * at as u64 + 2;
                 let old = bytes[4 * at + 2];
                 memory.seek(SeekFrom::Start(byte)).unwrap();
                 memory.write_all(&[old ^ 0x40]).unwrap();
-                flipped += 1;
             }
         }
     }
-    assert!(flipped > 0, "no operands were found in the worker's memory");
+    assert!(pages > 0, "no operands were found in the worker's memory");
 }
 
 #[test]
