@@ -25,7 +25,7 @@ use hallmark_kernels::collective::pairs::Pair;
 use hallmark_profiles::site::LoadedSite;
 use hallmark_results::frame::{FaultKind, PairRow, Samples, Table, What};
 use hallmark_results::plan::Plan;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
@@ -69,8 +69,9 @@ pub struct Controller {
     stop: Arc<Notify>,
     names: Vec<String>,
     launched: Option<Box<dyn Launched>>,
-    /// Device ranges by node.
+    /// Device ranges by node, and nodes by device.
     devices: Vec<Range<u32>>,
+    nodes_of: Vec<usize>,
     nodes: Vec<State>,
     /// Reports that have led to all frames up to a number.
     waiting: VecDeque<(Origin, u64)>,
@@ -116,6 +117,7 @@ impl Controller {
             address,
             stop,
             devices: vec![0..0; names.len()],
+            nodes_of: Vec::new(),
             nodes: vec![State::default(); names.len()],
             names,
             launched: None,
@@ -218,6 +220,8 @@ impl Controller {
     /// Numbers the nodes' devices in the plan, and has their workers started.
     pub fn muster(&mut self, devices: Vec<Range<u32>>) {
         self.devices = devices;
+        let of = self.devices.iter().enumerate();
+        self.nodes_of = of.flat_map(|(n, d)| d.clone().map(move |_| n)).collect();
         for (node, range) in self.devices.clone().into_iter().enumerate() {
             self.desk.places()[node].devices = range.clone();
             if !range.is_empty() {
@@ -312,7 +316,7 @@ impl Controller {
     }
 
     fn node_of(&self, device: u32) -> Option<usize> {
-        self.devices.iter().position(|d| d.contains(&device))
+        self.nodes_of.get(device as usize).copied()
     }
 
     /// Nodes that take part.
@@ -328,11 +332,11 @@ impl Controller {
         self.compare_ns = (run_ns / COMPARED_NS + 1) * COMPARED_NS;
         let places = self.desk.places();
         for node in self.present() {
-            if let Some(off_s) = places[node].off_s(now_ns, COMPARISON_NS) {
+            if let Some([most_s, least_s]) = places[node].off_s(now_ns, COMPARISON_NS) {
                 inputs.push(Input::Samples(Samples {
                     table: tables::clock_number(node),
                     at_ns: vec![run_ns],
-                    columns: vec![vec![off_s]],
+                    columns: vec![vec![most_s], vec![least_s]],
                 }));
             }
         }
@@ -370,15 +374,14 @@ impl Controller {
 
     /// What the record now holds for good is acknowledged.
     fn acknowledge(&mut self, durable: u64) {
-        let mut told = Vec::new();
+        let mut newest = BTreeMap::new();
         while let Some((origin, _)) = self.waiting.pop_front_if(|(_, mark)| *mark <= durable) {
-            let node = origin.node as usize;
-            self.desk.hall().keep(node, origin.number);
-            if !told.contains(&node) {
-                told.push(node);
-            }
+            newest.insert(origin.node as usize, origin.number);
         }
-        told.into_iter().for_each(|node| self.desk.wake(node));
+        for (node, number) in newest {
+            self.desk.hall().keep(node, number);
+            self.desk.wake(node);
+        }
     }
 }
 
@@ -420,16 +423,15 @@ impl Handle {
 
     /// Has all nodes read their sensors; `epoch_ns` is the run's start on this machine's clock.
     pub fn sense(&self, plan: &Plan, epoch_ns: u64) {
+        let mut without = plan.clone();
+        let all = std::mem::take(&mut without.devices);
         for (node, range) in self.devices.iter().enumerate() {
             if range.is_empty() {
                 continue;
             }
             let own = range.start as usize..range.end as usize;
-            let devices = plan.devices.get(own).unwrap_or_default().to_vec();
-            let plan = Box::new(Plan {
-                devices,
-                ..plan.clone()
-            });
+            let mut plan = Box::new(without.clone());
+            plan.devices = all.get(own).unwrap_or_default().to_vec();
             let task = Task::Sense { plan, epoch_ns };
             self.desk.places()[node].sense = Some(task.clone());
             self.desk.hall().task(node, task);

@@ -91,6 +91,9 @@ pub struct Table {
     pub series: Vec<Series>,
 }
 
+/// The label of a series that says at least how large something is, beside one that says at most how large.
+pub const AT_LEAST: &str = "at_least";
+
 /// One quantity of a sensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Series {

@@ -17,7 +17,7 @@ use crate::frame::{
 };
 use crate::plan::SegmentKind;
 use crate::stats::reading::{Echo, Held};
-use crate::trace::{Trace, WorkTrace};
+use crate::trace::{Trace, WorkTrace, bins_of};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::profile::Profile;
 use series::Pace;
@@ -77,6 +77,8 @@ pub struct DeviceRun {
     pub moving: WorkTrace,
     /// Time of each step in no kernel and no all-reduce, from its due time on, s; unknown where these overlap.
     pub outside: Trace,
+    /// Its tables, by number.
+    tables: Vec<u32>,
     pub steps: u64,
     pub last_end_ns: u64,
     pub audited: u64,
@@ -134,7 +136,7 @@ impl Standing {
         let profile = opened.plan.profile().map_err(StandingError::Profile)?;
         let count = opened.plan.devices.len();
         Ok(Self {
-            devices: (0..count).map(|_| DeviceRun::new()).collect(),
+            devices: (0..count).map(|_| DeviceRun::new(bins_of(count))).collect(),
             members: vec![(0, (0..count as u32).collect())],
             opened: (**opened).clone(),
             profile,
@@ -187,7 +189,11 @@ impl Standing {
                 self.known("table", table.id, self.tables.len())
             };
         }
-        self.tables.push(TableRun::new(table));
+        let bins = bins_of(self.opened.plan.devices.len());
+        if let Some(device) = table.device {
+            self.devices[device as usize].tables.push(table.id);
+        }
+        self.tables.push(TableRun::new(table, bins));
         Ok(())
     }
 
@@ -398,6 +404,13 @@ impl Standing {
         &self.tables
     }
 
+    /// The sensors of a device alone, in the order of their numbers.
+    pub fn tables_of(&self, device: u32) -> impl Iterator<Item = &TableRun> + '_ {
+        let own = self.devices.get(device as usize).map(|d| &d.tables);
+        let own = own.into_iter().flatten();
+        own.filter_map(|id| self.tables.get(*id as usize))
+    }
+
     pub fn devices(&self) -> &[DeviceRun] {
         &self.devices
     }
@@ -464,11 +477,7 @@ impl Standing {
 
     /// Latest finite value of a gauge of a device, for the live view.
     pub fn latest(&self, device: u32, metric: Metric) -> Option<f64> {
-        let tables = self
-            .tables
-            .iter()
-            .filter(|t| t.table.device == Some(device));
-        tables
+        self.tables_of(device)
             .flat_map(|t| t.table.series.iter().zip(&t.latest))
             .find(|(s, v)| s.metric == metric && s.kind != SeriesKind::Counter && v.is_finite())
             .map(|(_, v)| *v)
@@ -538,13 +547,15 @@ impl DeviceRun {
         self.flop += row.flop;
     }
 
-    fn new() -> Self {
+    fn new(bins: usize) -> Self {
+        let work = || WorkTrace::new(TRACE_BIN_NS).at_most(bins);
         Self {
-            work: WorkTrace::new(TRACE_BIN_NS),
-            memory: WorkTrace::new(TRACE_BIN_NS),
-            computing: WorkTrace::new(TRACE_BIN_NS),
-            moving: WorkTrace::new(TRACE_BIN_NS),
-            outside: Trace::new(TRACE_BIN_NS),
+            work: work(),
+            memory: work(),
+            computing: work(),
+            moving: work(),
+            outside: Trace::new(TRACE_BIN_NS).at_most(bins),
+            tables: Vec::new(),
             steps: 0,
             last_end_ns: 0,
             audited: 0,

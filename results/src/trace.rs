@@ -7,8 +7,16 @@ use crate::stats::finite::Finite;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// Bins kept at most.
+/// Bins kept at most of each quantity, in a hall of no more than so many devices; in a larger one fewer, so that what is
+/// kept of all of them grows no further.
 const BINS: usize = 2048;
+const DEVICES: usize = 1024;
+const BINS_LEAST: usize = 128;
+
+/// Bins kept at most of each quantity in a run of so many devices.
+pub fn bins_of(devices: usize) -> usize {
+    (BINS * DEVICES / devices.max(DEVICES)).max(BINS_LEAST)
+}
 
 /// Smallest, largest and mean value of a stretch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -63,6 +71,7 @@ impl Bin {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trace {
     bin_ns: u64,
+    most: usize,
     bins: Bins,
 }
 
@@ -79,8 +88,16 @@ impl Trace {
     pub fn new(bin_ns: u64) -> Self {
         Self {
             bin_ns: bin_ns.max(1),
+            most: BINS,
             bins: Bins::Flat(None, Vec::new()),
         }
+    }
+
+    /// The same, of no more than so many bins.
+    #[must_use]
+    pub const fn at_most(mut self, bins: usize) -> Self {
+        self.most = bins;
+        self
     }
 
     pub fn bin_ns(&self) -> u64 {
@@ -150,7 +167,7 @@ impl Trace {
     }
 
     fn index(&mut self, at_ns: u64) -> usize {
-        while at_ns / self.bin_ns >= BINS as u64 {
+        while at_ns / self.bin_ns >= self.most as u64 {
             match &mut self.bins {
                 Bins::Flat(value, counts) => {
                     let sum = |pair: &[u32]| pair.iter().try_fold(0_u32, |a, b| a.checked_add(*b));
@@ -202,6 +219,7 @@ fn varied(value: Option<f64>, counts: &[u32]) -> Vec<Bin> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct WorkTrace {
     bin_ns: u64,
+    most: usize,
     amounts: Vec<f64>,
 }
 
@@ -209,8 +227,16 @@ impl WorkTrace {
     pub fn new(bin_ns: u64) -> Self {
         Self {
             bin_ns: bin_ns.max(1),
+            most: BINS,
             amounts: Vec::new(),
         }
+    }
+
+    /// The same, of no more than so many bins.
+    #[must_use]
+    pub const fn at_most(mut self, bins: usize) -> Self {
+        self.most = bins;
+        self
     }
 
     pub fn bin_ns(&self) -> u64 {
@@ -258,7 +284,7 @@ impl WorkTrace {
 
     /// Makes room for a span that ends then.
     fn reach(&mut self, end_ns: u64) {
-        while end_ns >= self.bin_ns.saturating_mul(BINS as u64) {
+        while end_ns >= self.bin_ns.saturating_mul(self.most as u64) {
             let joined = self.amounts.chunks(2).map(|pair| pair.iter().sum());
             self.amounts = joined.collect();
             self.bin_ns = self.bin_ns.saturating_mul(2);
@@ -290,6 +316,23 @@ impl WorkTrace {
 mod tests {
     use super::*;
     use crate::stats::finite::runs;
+
+    #[test]
+    fn of_a_large_hall_fewer_bins_are_kept_and_every_sample_is_in_one() {
+        assert_eq!(
+            [1, 1_024, 2_048, 100_000].map(bins_of),
+            [2_048, 2_048, 1_024, 128]
+        );
+        let (mut trace, mut work) = (Trace::new(10).at_most(128), WorkTrace::new(10).at_most(128));
+        for second in 0..10_000_u64 {
+            trace.push(second * 10, (second % 7) as f64);
+            work.push(second * 10, second * 10 + 10, 1.0);
+        }
+        let bins = trace.bins();
+        assert!(bins.len() <= 128 && work.amounts.len() <= 128);
+        assert_eq!(bins.iter().map(|b| b.count).sum::<u64>(), 10_000);
+        assert!((work.amounts.iter().sum::<f64>() - 10_000.0).abs() < 1e-6);
+    }
 
     #[test]
     fn three_days_fit_and_no_sample_is_lost() {

@@ -35,7 +35,9 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 
 const SECOND: u64 = 1_000_000_000;
 /// Between two looks of all agents at what they were told.
-const LOOK: Duration = Duration::from_millis(2);
+const LOOK: Duration = Duration::from_millis(5);
+/// Looks at the controller that one line tells of; there is one a second.
+const LOOKS: usize = 5;
 /// Readings of a device.
 const SERIES: usize = 12;
 
@@ -62,18 +64,19 @@ fn main() -> Outcome<()> {
         agents.push(Agent::join(&network, &invitation, &folder, devices)?);
     }
     let mut peak_kb = 0;
-    let mut busy: Vec<(u64, f64)> = Vec::new();
+    let mut busy: Vec<(u64, f64, u64)> = Vec::new();
     let (begun_ns, mut looked_ns) = (clock::monotonic_ns(), 0);
     while controller.try_wait()?.is_none() {
-        for agent in &mut agents {
-            agent.turn()?;
+        if let Err(error) = agents.iter_mut().try_for_each(Agent::turn) {
+            print!("{}", std::fs::read_to_string(keep.path().join("stdout"))?);
+            return Err(error);
         }
         let now_ns = clock::monotonic_ns();
         if now_ns.saturating_sub(looked_ns) > SECOND {
             looked_ns = now_ns;
-            let (busy_s, kb) = cost(controller.id());
-            peak_kb = peak_kb.max(kb);
-            busy.push((now_ns - begun_ns, busy_s));
+            let (busy_s, [kb, peak]) = cost(controller.id());
+            peak_kb = peak_kb.max(peak);
+            busy.push((now_ns - begun_ns, busy_s, kb));
         }
         std::thread::sleep(LOOK);
     }
@@ -190,6 +193,8 @@ struct Agent {
     sense_ns: u64,
     /// By how much an order came after the time at which it was to begin.
     late_ns: Vec<u64>,
+    /// It was told that the load is over.
+    left: bool,
     /// Reports said, and the most that were not acknowledged yet.
     said: u64,
     owed: u64,
@@ -256,14 +261,14 @@ impl Agent {
             devices: devices as u32,
             sense_ns: 0,
             late_ns: Vec::new(),
+            left: false,
             said: 0,
             owed: 0,
         })
     }
 
     fn say(&mut self, said: Said) -> Outcome<()> {
-        lock(&self.desk.log).append(said)?;
-        self.desk.grown.notify_one();
+        self.desk.say(said)?;
         self.said += 1;
         Ok(())
     }
@@ -277,6 +282,8 @@ impl Agent {
         while let Ok(heard) = self.ears.try_recv() {
             match heard {
                 Heard::Task(task) => self.obey(*task)?,
+                // The record is sealed after the last agent was told to leave.
+                Heard::Lost(_) if self.left => {}
                 Heard::Refused(why) | Heard::Lost(why) => return Err(why.into()),
             }
         }
@@ -288,7 +295,9 @@ impl Agent {
         if self.sense_ns > 0 && now_ns >= self.sense_ns {
             self.sense_ns = now_ns + SECOND;
             for device in 0..self.devices {
-                let value = |series: usize| vec![(now_ns % 977 + series as u64) as f64];
+                // Within a few percent, as a device's readings under load are.
+                let value =
+                    |series: usize| vec![600.0 + (now_ns % 293) as f64 / 10.0 + series as f64];
                 let samples = Samples {
                     table: device,
                     at_ns: vec![now_ns],
@@ -351,6 +360,7 @@ impl Agent {
             }
             Task::Finish => {
                 self.sense_ns = 0;
+                self.left = true;
                 self.say(Said::Last)?;
             }
             _ => {}
@@ -410,10 +420,15 @@ impl Agent {
     }
 
     fn table(&self, device: u32) -> Table {
+        // One power, as a device has, and what is no power.
+        let metric = |index: usize| match index {
+            0 => Metric::PowerDraw,
+            _ => Metric::ClockSm,
+        };
         let series = |index: usize| Series {
-            metric: Metric::PowerDraw,
+            metric: metric(index),
             label: format!("invented-{index}"),
-            unit: Metric::PowerDraw.spec().unit,
+            unit: metric(index).spec().unit,
             kind: SeriesKind::Gauge,
             averaging_ns: None,
             accuracy: None,
@@ -431,19 +446,22 @@ impl Agent {
     }
 }
 
-/// Processor seconds of a process and its resident kB at most.
-fn cost(pid: u32) -> (f64, u64) {
+/// Processor seconds of a process, and its resident kB now and at most.
+fn cost(pid: u32) -> (f64, [u64; 2]) {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
     let ticks = fields.split_whitespace().skip(11).take(2);
     let busy_s = ticks.map(|t| t.parse::<f64>().unwrap_or(0.0) / 100.0).sum();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let peak = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    let kb = peak.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok());
-    (busy_s, kb.unwrap_or(0))
+    let kb = |key: &str| {
+        let line = status.lines().find_map(|l| l.strip_prefix(key));
+        let kb = line.and_then(|l| l.trim().trim_end_matches("kB").trim().parse().ok());
+        kb.unwrap_or(0)
+    };
+    (busy_s, ["VmRSS:", "VmHWM:"].map(kb))
 }
 
-fn tell(agents: &[Agent], busy: &[(u64, f64)], peak_kb: u64) {
+fn tell(agents: &[Agent], busy: &[(u64, f64, u64)], peak_kb: u64) {
     let said: u64 = agents.iter().map(|a| a.said).sum();
     let owed = agents.iter().map(|a| a.owed).max().unwrap_or(0);
     let mut late: Vec<u64> = agents
@@ -472,13 +490,15 @@ fn tell(agents: &[Agent], busy: &[(u64, f64)], peak_kb: u64) {
         "clocks, which are one, were found apart by at most {:.3} ms",
         ms(off)
     );
-    // The middle half of the run, when all are at work.
-    let middle = busy.get(busy.len() / 4).zip(busy.get(busy.len() * 3 / 4));
-    if let Some((from, to)) = middle {
-        let share = (to.1 - from.1) / ((to.0 - from.0) as f64 / 1e9);
+    let _ = writeln!(text, "the controller:");
+    for some in busy.windows(LOOKS + 1).step_by(LOOKS) {
+        let (from, to) = (some[0], some[LOOKS]);
+        let (from_s, to_s) = (from.0 as f64 / 1e9, to.0 as f64 / 1e9);
+        let cores = (to.1 - from.1) / (to_s - from_s);
+        let mb = to.2 / 1_000;
         let _ = writeln!(
             text,
-            "the controller's cores, in the middle half of its life: {share:.2}"
+            "  {from_s:>4.0} to {to_s:>4.0} s  {cores:>5.2} cores  {mb:>6} MB"
         );
     }
     let all = busy.last().map_or(0.0, |b| b.1);

@@ -7,6 +7,8 @@
     reason = "a test, and what it is built of, fails by a panic"
 )]
 
+#[path = "record/declaring.rs"]
+mod declaring;
 #[path = "record/disk.rs"]
 mod disk;
 #[path = "record/reading.rs"]

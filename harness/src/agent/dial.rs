@@ -4,13 +4,13 @@
 //! where the controller refuses the agent, and where it was not reached for [`PATIENCE`]; whoever listens then ends all
 //! work, so that no node goes on without a controller.
 
-use super::log::Log;
+use super::log::{Log, LogError};
 use super::offset::Offset;
 use crate::clock;
 use crate::launch::Invitation;
 use crate::protocol::authority::CONTROLLER;
 use crate::protocol::codec::{MESSAGE_MAX, Packed};
-use crate::protocol::link::{Ahead, BEAT, Beat, Beaten, Claim, Down, LINK, Pass, Task, Up};
+use crate::protocol::link::{Ahead, BEAT, Beat, Beaten, Claim, Down, LINK, Pass, Said, Task, Up};
 use http::uri::PathAndQuery;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,8 +30,11 @@ const BEAT_EVERY: Duration = Duration::from_millis(500);
 const ANSWER: Duration = Duration::from_secs(5);
 /// The first beats follow each other faster, so that clocks are compared before the load begins.
 const FIRST_BEATS: Duration = Duration::from_millis(20);
-/// Messages on the way to the network.
+/// Messages on the way to the network, and about how long one of reports may be, B.
 const QUEUE: usize = 64;
+const MESSAGE: u64 = 256 << 10;
+/// Longest time between two messages of rows that a controller may ask for.
+const PACE_MAX_MS: u64 = 1_000;
 
 /// What the network tells the agent.
 pub enum Heard {
@@ -45,7 +48,9 @@ pub enum Heard {
 /// What the agent and its network share.
 pub struct Desk {
     pub log: Mutex<Log>,
-    pub grown: Notify,
+    grown: Notify,
+    /// Something is in the log that may not wait.
+    hurry: Notify,
     pub offset: Mutex<Offset>,
     /// The offset on which all times rest that the node tells; `None` before the first.
     pub began: Mutex<Option<Ahead>>,
@@ -60,11 +65,26 @@ impl Desk {
         Self {
             log: Mutex::new(log),
             grown: Notify::new(),
+            hurry: Notify::new(),
             offset: Mutex::default(),
             began: Mutex::new(None),
             taken: Mutex::new(0),
             session: Mutex::new(None),
         }
+    }
+
+    /// Puts something into the log, from which it is sent.
+    ///
+    /// # Errors
+    /// [`LogError`]; it is then not in the log.
+    pub fn say(&self, said: Said) -> Result<(), LogError> {
+        let can_wait = said.can_wait();
+        lock(&self.log).append(said)?;
+        self.grown.notify_one();
+        if !can_wait {
+            self.hurry.notify_one();
+        }
+        Ok(())
     }
 }
 
@@ -203,30 +223,29 @@ async fn link(endpoint: &Endpoint, claim: Claim, desk: &Arc<Desk>, heard: &Sende
         Ok(Err(status)) => return ended(&status, false),
         Err(_) => return broken("no answer".to_owned()),
     };
-    let kept = match timeout(ANSWER, incoming.message()).await {
-        Ok(Ok(Some(Down::Welcome { session, kept }))) => {
+    let (kept, pace) = match timeout(ANSWER, incoming.message()).await {
+        Ok(Ok(Some(Down::Welcome {
+            session,
+            kept,
+            pace_ms,
+        }))) => {
             *lock(&desk.session) = Some(session);
-            kept
+            (kept, Duration::from_millis(pace_ms.min(PACE_MAX_MS)))
         }
         Ok(Err(status)) => return ended(&status, false),
         _ => return broken("no welcome".to_owned()),
     };
     lock(&desk.log).forget(kept);
-    let sender = tokio::spawn(report(Arc::clone(desk), outgoing.clone(), kept));
+    let sender = tokio::spawn(report(Arc::clone(desk), outgoing.clone(), kept, pace));
     let end = loop {
         match incoming.message().await {
-            Ok(Some(Down::Task { number, task })) => {
-                let new = {
-                    let mut taken = lock(&desk.taken);
-                    let new = number > *taken;
-                    *taken = number.max(*taken);
-                    new
-                };
-                if new && heard.send(Heard::Task(task)).is_err() {
+            Ok(Some(Down::Tasks(tasks))) => {
+                if !take(tasks, desk, heard) {
                     break broken("the agent has ended".to_owned());
                 }
+                let task = *lock(&desk.taken);
                 // The channel holds what the network cannot take at once; a link that cannot take this is broken.
-                if outgoing.send(Up::Took { task: number }).await.is_err() {
+                if outgoing.send(Up::Took { task }).await.is_err() {
                     break End::Broken {
                         why: "the link closed".to_owned(),
                         lasted: true,
@@ -248,24 +267,42 @@ async fn link(endpoint: &Endpoint, claim: Claim, desk: &Arc<Desk>, heard: &Sende
     end
 }
 
-/// Sends what is in the log after `kept`, and then whatever is added to it.
-async fn report(desk: Arc<Desk>, outgoing: mpsc::Sender<Up>, kept: u64) {
+/// Hands the agent those tasks that are new; whether it listens.
+fn take(tasks: Vec<(u64, Task)>, desk: &Desk, heard: &Sender<Heard>) -> bool {
+    let mut taken = lock(&desk.taken);
+    for (number, task) in tasks {
+        if number > *taken {
+            *taken = number;
+            if heard.send(Heard::Task(Box::new(task))).is_err() {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Sends what is in the log after `kept`, and then whatever is added to it: rows once in a `pace`, all else at once.
+async fn report(desk: Arc<Desk>, outgoing: mpsc::Sender<Up>, kept: u64, pace: Duration) {
     let mut next = kept + 1;
     loop {
         let read = {
             let log = lock(&desk.log);
             // What an earlier link had brought may be acknowledged before it is sent again over this one.
             next = next.max(log.oldest());
-            log.read(next)
+            log.read_from(next, MESSAGE)
         };
         match read {
-            Ok(Some(report)) => {
-                if outgoing.send(Up::Report(report)).await.is_err() {
+            Ok(reports) if !reports.is_empty() => {
+                next += reports.len() as u64;
+                if outgoing.send(Up::Reports(reports)).await.is_err() {
                     return;
                 }
-                next += 1;
+                let more = lock(&desk.log).last() >= next;
+                if !more {
+                    let _ = timeout(pace, desk.hurry.notified()).await;
+                }
             }
-            Ok(None) => {
+            Ok(_) => {
                 // Nothing to report is told: it is no link that carries nothing.
                 if timeout(BEAT_EVERY, desk.grown.notified()).await.is_err() {
                     let task = *lock(&desk.taken);
@@ -332,14 +369,14 @@ mod tests {
             .unwrap();
         let sent = runtime.block_on(async {
             let (outgoing, mut queue) = mpsc::channel(QUEUE);
-            let sender = tokio::spawn(report(desk, outgoing, 0));
+            let sender = tokio::spawn(report(desk, outgoing, 0, RETRY));
             let sent = timeout(ANSWER, queue.recv()).await;
             sender.abort();
             sent
         });
         let sent = sent.ok().flatten();
         assert!(
-            matches!(&sent, Some(Up::Report(report)) if report.number == 3),
+            matches!(&sent, Some(Up::Reports(reports)) if reports.len() == 1 && reports[0].number == 3),
             "{sent:?}"
         );
     }

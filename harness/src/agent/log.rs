@@ -212,6 +212,31 @@ impl Log {
         Ok(Some(report))
     }
 
+    /// The reports from a number on that fit into `bytes`, and the first in any case; none where it is not there.
+    ///
+    /// # Errors
+    /// [`LogError`] of the first one.
+    pub fn read_from(&self, number: u64, bytes: u64) -> Result<Vec<Report>, LogError> {
+        let place = |number: u64| number.checked_sub(self.forgotten + 1);
+        let ends = |number: u64| {
+            let next = place(number + 1).and_then(|p| self.starts.get(p as usize));
+            *next.unwrap_or(&self.end)
+        };
+        let mut reports: Vec<Report> = self.read(number)?.into_iter().collect();
+        let begun = place(number).and_then(|p| self.starts.get(p as usize));
+        let limit = begun.map_or(0, |begun| begun + bytes);
+        for number in number + 1.. {
+            if reports.is_empty() || number > self.last() || ends(number) > limit {
+                break;
+            }
+            match self.read(number) {
+                Ok(Some(report)) => reports.push(report),
+                _ => break,
+            }
+        }
+        Ok(reports)
+    }
+
     /// Whether it holds what belongs into the record and is not known to be there.
     pub fn owes(&self) -> bool {
         let open = self.oldest()..=self.last();
@@ -255,6 +280,28 @@ mod tests {
     fn gone(device: u32) -> Said {
         let why = format!("{device} went");
         Said::Gone { device, why }
+    }
+
+    #[test]
+    fn reports_are_read_as_many_as_fit_and_one_in_any_case() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = Log::open(folder.path(), 7).unwrap();
+        for i in 0..5 {
+            log.append(gone(i)).unwrap();
+        }
+        let numbers = |log: &Log, from, bytes| {
+            let read = log.read_from(from, bytes).unwrap();
+            read.iter().map(|r| r.number).collect::<Vec<_>>()
+        };
+        let each = log.starts[1] - log.starts[0];
+        assert_eq!(numbers(&log, 1, 0), [1]);
+        assert_eq!(numbers(&log, 1, 3 * each), [1, 2, 3]);
+        assert_eq!(numbers(&log, 2, 3 * each - 1), [2, 3]);
+        assert_eq!(numbers(&log, 4, 1 << 20), [4, 5]);
+        assert_eq!(numbers(&log, 6, 1 << 20), [0_u64; 0]);
+        log.forget(3);
+        assert_eq!(numbers(&log, 3, 1 << 20), [0_u64; 0]);
+        assert_eq!(numbers(&log, 4, 1 << 20), [4, 5]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::body::Body;
 use tonic::server::{Grpc, StreamingService, UnaryService};
@@ -44,6 +44,10 @@ const QUEUE: usize = 64;
 /// Between two tries to hand a report to a run that is busy, and between two looks at what an agent is to be told.
 const AGAIN: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_millis(500);
+/// Between two messages of rows from one node, and what each node of the hall adds: a controller hears so many a second
+/// and no more, however large its hall is.
+const PACE_MS: u64 = 20;
+const NODES_PER_MS: u64 = 5;
 /// What the network and the run share.
 pub struct Desk {
     hall: Mutex<Hall>,
@@ -143,6 +147,10 @@ impl Desk {
         if let Some(place) = self.places().get(node) {
             place.wake.notify_one();
         }
+    }
+
+    fn pace_ms(&self) -> u64 {
+        PACE_MS + self.hall().count() as u64 / NODES_PER_MS
     }
 
     fn join(&self, claim: Claim, certificate: &CertificateDer<'_>) -> Result<Joined, Refusal> {
@@ -283,16 +291,20 @@ fn on_node(what: What, node: &str) -> What {
 }
 
 impl Place {
-    /// By how much the node's times may be off at most, s: what its clock has moved against the controller's since the
-    /// run began, and what both comparisons may err by. `None` where the latest is older than `patience_ns`.
-    pub fn off_s(&self, now_ns: u64, patience_ns: u64) -> Option<f64> {
+    /// By how much the node's times are off at most and at least, s: what its clock has moved against the controller's
+    /// since the run began, and what both comparisons may err by. `None` where the latest is older than `patience_ns`.
+    pub fn off_s(&self, now_ns: u64, patience_ns: u64) -> Option<[f64; 2]> {
         let (began, now) = (self.began?, self.ahead?);
         if now_ns.saturating_sub(self.ahead_at_ns) > patience_ns {
             return None;
         }
         let moved_ns = began.ns.abs_diff(now.ns);
         let error_ns = began.error_ns.saturating_add(now.error_ns);
-        Some(moved_ns.saturating_add(error_ns) as f64 / 1e9)
+        let (most_ns, least_ns) = (
+            moved_ns.saturating_add(error_ns),
+            moved_ns.saturating_sub(error_ns),
+        );
+        Some([most_ns, least_ns].map(|ns| ns as f64 / 1e9))
     }
 }
 
@@ -379,17 +391,19 @@ async fn listen(desk: &Desk, joined: &Joined, mut up: Streaming<Up>) -> Option<S
         let message = message?;
         desk.hall().hear(node, Line::Link, clock::monotonic_ns());
         match message {
-            Up::Report(report) => {
-                let taken = desk.hall().take(node, joined.link, report.number);
-                match taken {
-                    Ok(true) => {}
-                    Ok(false) => continue,
-                    Err(why) => return Some(refusal(&why)),
-                }
-                match desk.input(node, report) {
-                    Ok(Some(input)) => desk.hand_over(input).await,
-                    Ok(None) => {}
-                    Err(why) => return Some(Status::failed_precondition(why)),
+            Up::Reports(reports) => {
+                for report in reports {
+                    let taken = desk.hall().take(node, joined.link, report.number);
+                    match taken {
+                        Ok(true) => {}
+                        Ok(false) => continue,
+                        Err(why) => return Some(refusal(&why)),
+                    }
+                    match desk.input(node, report) {
+                        Ok(Some(input)) => desk.hand_over(input).await,
+                        Ok(None) => {}
+                        Err(why) => return Some(Status::failed_precondition(why)),
+                    }
                 }
             }
             Up::Took { task } => desk.hall().took(node, task),
@@ -406,11 +420,13 @@ async fn speak(desk: Arc<Desk>, joined: Joined, down: mpsc::Sender<Result<Down, 
         let welcome = Down::Welcome {
             session: session.unwrap_or_default(),
             kept: joined.kept,
+            pace_ms: desk.pace_ms(),
         };
         (Arc::clone(&desk.places()[node].wake), welcome)
     };
     let mut messages = vec![welcome];
     let (mut told, mut kept) = (0, joined.kept);
+    let mut kept_at = Instant::now();
     loop {
         for message in messages.drain(..) {
             if down.send(Ok(message)).await.is_err() {
@@ -419,16 +435,15 @@ async fn speak(desk: Arc<Desk>, joined: Joined, down: mpsc::Sender<Result<Down, 
         }
         {
             let hall = desk.hall();
+            let tasks = hall.tasks_after(node, told);
             // First: one that is to leave keeps what is not known to be on disk here.
-            if hall.kept(node) > kept {
-                kept = hall.kept(node);
+            if hall.kept(node) > kept && (!tasks.is_empty() || kept_at.elapsed() >= LOOK) {
+                (kept, kept_at) = (hall.kept(node), Instant::now());
                 messages.push(Down::Kept { number: kept });
             }
-            for (number, task) in hall.tasks_after(node, told) {
-                told = number;
-                let task = Box::new(task);
-                messages.push(Down::Task { number, task });
-            }
+            told = tasks.last().map_or(told, |(number, _)| *number);
+            let together = tasks.chunk_by(|(_, a), (_, b)| a.is_small() && b.is_small());
+            messages.extend(together.map(|some| Down::Tasks(some.to_vec())));
         }
         if messages.is_empty() {
             let _ = timeout(LOOK, wake.notified()).await;

@@ -1,7 +1,7 @@
 //! Nodes' tables in the record of all: their numbers and names, and the controller's own table of each node's clock.
 
 use hallmark_profiles::metric::Metric;
-use hallmark_results::frame::{Provenance, Series, SeriesKind, Table};
+use hallmark_results::frame::{AT_LEAST, Provenance, Series, SeriesKind, Table};
 
 /// Tables of one node.
 const TABLES: u32 = 1 << 16;
@@ -22,7 +22,7 @@ pub const fn clock_number(node: usize) -> u32 {
     (node as u32 + 1) * TABLES + CLOCK
 }
 
-/// The table of how far a node's clock is off the controller's since the run began.
+/// The table of how far a node's clock is off the controller's since the run began: at most, and at least.
 pub fn clock(node: usize, host: &str, period_ns: u64) -> Table {
     Table {
         id: clock_number(node),
@@ -32,14 +32,18 @@ pub fn clock(node: usize, host: &str, period_ns: u64) -> Table {
         device: None,
         place: host.to_owned(),
         period_ns,
-        series: vec![Series {
-            metric: Metric::ClockOffset,
-            label: String::new(),
-            unit: Metric::ClockOffset.spec().unit,
-            kind: SeriesKind::Gauge,
-            averaging_ns: None,
-            accuracy: None,
-        }],
+        series: ["", AT_LEAST].map(bound).to_vec(),
+    }
+}
+
+fn bound(label: &str) -> Series {
+    Series {
+        metric: Metric::ClockOffset,
+        label: label.to_owned(),
+        unit: Metric::ClockOffset.spec().unit,
+        kind: SeriesKind::Gauge,
+        averaging_ns: None,
+        accuracy: None,
     }
 }
 

@@ -14,7 +14,6 @@ use hallmark_results::frame::What;
 use http::uri::PathAndQuery;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use tonic::{Code, Request};
@@ -57,14 +56,7 @@ fn dial(invitation: Invitation) -> Peer {
     let log = Log::open(folder.path(), 5).unwrap();
     let mut claim = claim(&invitation.node, Pass::Token(invitation.token.clone()));
     claim.log = log.id();
-    let desk = Arc::new(dial::Desk {
-        log: Mutex::new(log),
-        grown: Notify::new(),
-        offset: Mutex::default(),
-        began: Mutex::new(None),
-        taken: Mutex::new(0),
-        session: Mutex::new(None),
-    });
+    let desk = Arc::new(dial::Desk::new(log));
     let (heard, ears) = channel();
     let shared = Arc::clone(&desk);
     std::thread::spawn(move || dial::keep(&invitation, claim, &shared, &heard));
@@ -275,10 +267,7 @@ fn a_wire_that_breaks_again_and_again_loses_no_report_and_brings_none_twice() {
             let what = What::Decision {
                 what: number.to_string(),
             };
-            dial::lock(&desk.log)
-                .append(Said::Event { what, device: None })
-                .unwrap();
-            desk.grown.notify_one();
+            desk.say(Said::Event { what, device: None }).unwrap();
             clock::sleep(Duration::from_millis(6));
         }
     });

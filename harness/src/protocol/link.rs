@@ -14,7 +14,7 @@ use hallmark_results::plan::Plan;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; both sides must have the same, and are one program anyway.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// The two methods, by their path: a stream of reports against tasks, and a heartbeat that also compares clocks.
 /// Each has a connection of its own, so that a long queue on the first does not look like silence.
 pub const LINK: &str = "/hallmark.v1.Control/Link";
@@ -25,11 +25,10 @@ pub const BEAT: &str = "/hallmark.v1.Control/Beat";
 pub enum Up {
     /// The first message on every link.
     Join(Box<Claim>),
-    Report(Report),
+    /// In the order of their numbers, none left out.
+    Reports(Vec<Report>),
     /// Tasks up to this number are taken.
-    Took {
-        task: u64,
-    },
+    Took { task: u64 },
 }
 
 /// Who an agent says that it is, and what its node has.
@@ -157,6 +156,17 @@ pub enum Said {
 }
 
 impl Said {
+    /// Whether it may wait a moment for more of its kind: rows, on which nobody acts at once.
+    pub const fn can_wait(&self) -> bool {
+        match self {
+            Self::Worker { report, .. } => {
+                matches!(report, FromWorker::Steps(_) | FromWorker::Resting { .. })
+            }
+            Self::Samples(_) => true,
+            _ => false,
+        }
+    }
+
     /// Whether a record is the poorer without it.
     pub const fn is_for_the_record(&self) -> bool {
         match self {
@@ -181,15 +191,13 @@ pub enum Down {
         session: String,
         /// Reports up to this number are on the controller's disk.
         kept: u64,
+        /// Time between two messages of rows, so that the controller of a large hall hears few large ones.
+        pace_ms: u64,
     },
-    Task {
-        number: u64,
-        task: Box<Task>,
-    },
+    /// Each with its number.
+    Tasks(Vec<(u64, Task)>),
     /// Reports up to this number are on the controller's disk.
-    Kept {
-        number: u64,
-    },
+    Kept { number: u64 },
 }
 
 /// What an agent has to do.
@@ -230,6 +238,22 @@ pub enum Task {
     Finish,
     /// All is on the controller's disk, or will never be: end.
     Leave,
+}
+
+impl Task {
+    /// Whether many of it fit into one message.
+    pub fn is_small(&self) -> bool {
+        match self {
+            Self::Drive { order, .. } => matches!(
+                **order,
+                ToWorker::Start(_) | ToWorker::Stop | ToWorker::Quit
+            ),
+            Self::Muster { .. } | Self::Kill { .. } | Self::Finish | Self::Leave => true,
+            Self::Bridge(_) | Self::Cards { .. } | Self::Abandon { .. } | Self::Sense { .. } => {
+                false
+            }
+        }
+    }
 }
 
 /// A sign of life, with the node's clock.

@@ -7,7 +7,7 @@ use super::Run;
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::{Unit, human};
 use hallmark_results::frame::What;
-use hallmark_results::standing::{Standing, TableRun};
+use hallmark_results::standing::Standing;
 
 impl Run {
     /// A result of a device was wrong.
@@ -20,9 +20,7 @@ impl Run {
 
 /// The core's temperature by its sensor's latest sample, around `at_ns`.
 fn at(standing: &Standing, device: u32, at_ns: u64) -> String {
-    let of_device = |t: &&TableRun| t.table.device == Some(device);
-    let tables = standing.tables().iter().filter(of_device);
-    let sampled = tables.flat_map(|t| {
+    let sampled = standing.tables_of(device).flat_map(|t| {
         let columns = t.table.series.iter().enumerate();
         let cores = columns.filter(|(_, s)| s.metric == Metric::TempCore);
         cores.map(|(column, _)| (t.latest[column], t.valued_ns[column]))

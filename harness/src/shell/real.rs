@@ -358,9 +358,9 @@ fn drive(run: &mut Run, hands: &mut Hands, inbox: &Receiver<Input>, clock: RunCl
         };
         run.handle(input, clock.now_ns())
     };
+    let mut look_ns: u64 = 0;
     while !run.is_finished() {
-        let now = clock.now_ns();
-        let wait = Duration::from_nanos(run.deadline(now).saturating_sub(now));
+        let wait = Duration::from_nanos(look_ns.saturating_sub(clock.now_ns()));
         let mut outputs = Vec::new();
         if let Ok(input) = inbox.recv_timeout(wait) {
             outputs.extend(heard(run, &mut origins, input));
@@ -375,11 +375,19 @@ fn drive(run: &mut Run, hands: &mut Hands, inbox: &Receiver<Input>, clock: RunCl
             None => {}
         }
         let now = clock.now_ns();
-        outputs.extend(run.poll(now));
+        // However much is said: a look goes over all devices.
+        let looks = now >= look_ns;
+        if looks {
+            outputs.extend(run.poll(now));
+            look_ns = run.deadline(now);
+        }
         hands.carry_out(outputs, run, now);
-        hands.turn(run, &mut origins, now);
+        if looks {
+            hands.turn(run, &mut origins, now);
+        }
         hands.view.tick(run, now);
     }
+    hands.turn(run, &mut origins, clock.now_ns());
 }
 
 /// Takes what sensors and other machines still hand over; workers here have said everything before they reported idle.

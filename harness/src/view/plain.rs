@@ -21,7 +21,7 @@ pub mod words;
 
 /// Distance of progress lines.
 const PERIOD_NS: u64 = 10_000_000_000;
-/// With more devices than this a progress line tells of the worst alone.
+/// With more devices than this a progress line tells of the worst alone, and one line of all self-tests that passed.
 const LISTED: usize = 4;
 
 /// The view; `colour` paints what went wrong.
@@ -29,6 +29,8 @@ pub struct Plain {
     colour: bool,
     out: Outlet,
     next_ns: u64,
+    /// Self-tests passed that no line has told yet.
+    passed: usize,
 }
 
 impl Plain {
@@ -42,6 +44,7 @@ impl Plain {
             colour,
             out,
             next_ns: PERIOD_NS,
+            passed: 0,
         }
     }
 
@@ -74,6 +77,16 @@ impl Plain {
         let weight = words::weight(&event.what);
         if matches!(event.what, What::AsFound { .. }) {
             return;
+        }
+        let devices = standing.devices().len();
+        if matches!(event.what, What::SelfTest { passed: true, .. }) && devices > LISTED {
+            self.passed += 1;
+            return;
+        }
+        let passed = std::mem::take(&mut self.passed);
+        if passed > 0 {
+            let text = format!("{passed} of {devices} devices: {}", words::SELF_TEST_PASSED);
+            self.timed(event.at_ns, &text, Weight::Plain);
         }
         let text = match &event.what {
             What::Segment { index } => begins(standing, *index as usize),

@@ -6,7 +6,7 @@
 use super::place::{Groups, Level, Place};
 use super::wrong::xids;
 use super::{Cause, Diagnosis, Sign};
-use crate::frame::{Event, FaultKind, SeriesKind, What};
+use crate::frame::{AT_LEAST, Event, FaultKind, Series, SeriesKind, What};
 use crate::standing::{Standing, TableRun};
 use crate::verdict::settings;
 use hallmark_profiles::metric::Metric;
@@ -279,7 +279,11 @@ fn clocks(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
     let mut found = Vec::new();
     for run in standing.tables() {
         let series = run.table.series.iter().zip(&run.traces);
-        for (_, trace) in series.filter(|(s, _)| s.metric == Metric::ClockOffset) {
+        // What a clock may be off at most, for its heartbeats are long on their way, is no finding.
+        let bounded = run.table.series.iter().any(|s| s.label == AT_LEAST);
+        let shows =
+            |s: &Series| s.metric == Metric::ClockOffset && (s.label == AT_LEAST || !bounded);
+        for (_, trace) in series.filter(|(s, _)| shows(s)) {
             let bins = trace.bins();
             let known = bins.iter().enumerate();
             let known = known.filter_map(|(at, bin)| Some((at as u64, bin.mean()?)));

@@ -113,9 +113,8 @@ fn when_hot(standing: &Standing, device: usize, told: &[Told]) -> Option<(usize,
     if told.len() < HOT_MIN {
         return None;
     }
-    let tables = standing.tables().iter();
-    let own = tables.filter(|t| t.table.device == Some(device as u32));
-    let (run, column) = own
+    let (run, column) = standing
+        .tables_of(device as u32)
         .flat_map(|t| (0..t.table.series.len()).map(move |c| (t, c)))
         .find(|(t, c)| t.table.series[*c].metric == Metric::TempCore)?;
     let trace = &run.traces[column];

@@ -221,11 +221,7 @@ fn device_gauge(
     pick: fn(&crate::stats::distribution::Distribution) -> Option<f64>,
 ) -> Option<f64> {
     let window = main_window(story)?;
-    let tables = story
-        .standing
-        .tables()
-        .iter()
-        .filter(|t| t.table.device == Some(device as u32));
+    let tables = story.standing.tables_of(device as u32);
     tables
         .flat_map(|t| {
             t.table

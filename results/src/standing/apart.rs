@@ -8,16 +8,17 @@ use super::{Standing, TRACE_BIN_NS, TableRun};
 use crate::frame::{Series, SeriesKind, Table};
 use crate::stats::finite::{self, Finite};
 use crate::stats::reading::{Echo, Held};
-use crate::trace::Trace;
+use crate::trace::{Trace, bins_of};
 use hallmark_profiles::metric::Metric;
 use std::sync::OnceLock;
 
 impl TableRun {
     /// A sensor that has told nothing yet.
-    pub(super) fn new(table: &Table) -> Self {
+    pub(super) fn new(table: &Table, bins: usize) -> Self {
         let series = &table.series;
+        let trace = || Trace::new(TRACE_BIN_NS).at_most(bins);
         Self {
-            traces: series.iter().map(|_| Trace::new(TRACE_BIN_NS)).collect(),
+            traces: series.iter().map(|_| trace()).collect(),
             latest: vec![f64::NAN; series.len()],
             whole: series
                 .iter()
@@ -96,13 +97,14 @@ fn echo(series: &Series) -> Option<Echo> {
 impl Standing {
     /// An account of the same run so far that takes tables alone; it knows no device.
     pub(crate) fn apart(&self) -> Self {
+        let bins = bins_of(self.opened.plan.devices.len());
         Self {
             opened: self.opened.clone(),
             profile: self.profile.clone(),
             tables: self
                 .tables
                 .iter()
-                .map(|t| TableRun::new(&t.table))
+                .map(|t| TableRun::new(&t.table, bins))
                 .collect(),
             devices: Vec::new(),
             windows: self.windows.iter().map(Window::bare).collect(),

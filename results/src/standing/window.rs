@@ -509,7 +509,7 @@ mod tests {
             }
             let start_ns = at_ns[start.min(rows)] + chance.below(2);
             let told = |chance: &mut SplitMix64, most: u64| {
-                let (mut run, mut window) = (TableRun::new(&table()), window(start_ns));
+                let (mut run, mut window) = (TableRun::new(&table(), 64), window(start_ns));
                 let mut from = 0;
                 run.first_ns = Some(at_ns[0]);
                 while from < rows {

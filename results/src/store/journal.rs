@@ -15,7 +15,7 @@
 //! a torn tail. A tail is also torn where a power cut left a hole: zeros from a multiple of 512 B to the end.
 
 use super::error::{Operation, StoreError};
-use super::shape::Shape;
+use super::shape::{Declared, Shape};
 use super::sync_folder;
 use crate::frame::Frame;
 use crate::plan::hex;
@@ -60,7 +60,7 @@ pub struct JournalWriter {
     buffer: Vec<u8>,
     shape: Shape,
     /// The shape at the last sync, where a declaration has changed it since.
-    durable_shape: Option<Shape>,
+    durable_shape: Declared,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -133,8 +133,8 @@ impl JournalWriter {
             durable: mark,
             dirty: true,
             buffer: Vec::new(),
+            durable_shape: shape.declared(),
             shape,
-            durable_shape: None,
         }
     }
 
@@ -193,20 +193,17 @@ impl JournalWriter {
         self.cut_back()?;
         // After the cut, before the write: a frame that is refused for its shape must leave no trace,
         // and one whose write fails must not count as declared.
-        let mut shape = self.shape_for(frame);
-        shape.as_mut().unwrap_or(&mut self.shape).check(frame)?;
+        let before = self.shape.declared();
+        self.shape.check(frame)?;
         self.dirty = true;
         let written = self.file.write_all(&self.buffer);
         if let Err(e) = written {
             // The frame stays out: what was written of it is cut now, or before the next one.
+            self.shape.back_to(before);
             let _ = self.cut_back();
             return Err(StoreError::io(&self.path, Operation::Write, e));
         }
         self.dirty = false;
-        if let Some(shape) = shape {
-            let before = std::mem::replace(&mut self.shape, shape);
-            self.durable_shape.get_or_insert(before);
-        }
         self.at = Mark {
             bytes: self.at.bytes + self.buffer.len() as u64,
             frames: self.at.frames + 1,
@@ -216,12 +213,6 @@ impl JournalWriter {
             self.buffer = Vec::new();
         }
         Ok(())
-    }
-
-    /// Declarations change the shape, rows only look at it: only the former are worth a copy.
-    fn shape_for(&self, frame: &Frame) -> Option<Shape> {
-        let declares = matches!(frame, Frame::Opened(_) | Frame::Table(_) | Frame::Closed(_));
-        declares.then(|| self.shape.clone())
     }
 
     /// Removes what a failed write may have left behind the last whole frame.
@@ -246,9 +237,7 @@ impl JournalWriter {
         if let Err(e) = self.file.sync_data() {
             let lost = self.at.frames - self.durable.frames;
             self.at = self.durable;
-            if let Some(shape) = self.durable_shape.take() {
-                self.shape = shape;
-            }
+            self.shape.back_to(self.durable_shape);
             self.dirty = true;
             let _ = self.cut_back();
             return Err(StoreError::RolledBack {
@@ -258,7 +247,7 @@ impl JournalWriter {
             });
         }
         self.durable = self.at;
-        self.durable_shape = None;
+        self.durable_shape = self.shape.declared();
         Ok(())
     }
 

@@ -60,7 +60,36 @@ pub struct Shape {
     closed: bool,
 }
 
+/// How far declarations had come.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Declared {
+    opened: bool,
+    tables: usize,
+    closed: bool,
+}
+
 impl Shape {
+    /// How far it is.
+    pub const fn declared(&self) -> Declared {
+        Declared {
+            opened: self.devices.is_some(),
+            tables: self.tables.len(),
+            closed: self.closed,
+        }
+    }
+
+    /// Forgets what was declared since.
+    pub fn back_to(&mut self, declared: Declared) {
+        let since = declared.tables.min(self.tables.len());
+        for table in self.tables.drain(since..) {
+            self.names.remove(&table.name);
+        }
+        if !declared.opened {
+            *self = Self::default();
+        }
+        self.closed = declared.closed;
+    }
+
     /// Takes one frame into account.
     ///
     /// # Errors

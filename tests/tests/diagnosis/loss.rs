@@ -1,9 +1,14 @@
 //! What is gone, was never there, was set up otherwise, or was silent.
 
 use super::began;
+use hallmark_profiles::metric::Metric;
 use hallmark_results::diagnosis::{Cause, Level};
-use hallmark_results::frame::{FaultKind, What};
-use hallmark_tests::hall::{hall, named};
+use hallmark_results::diagnosis::{Diagnosis, diagnose};
+use hallmark_results::frame::{
+    AT_LEAST, FaultKind, Frame, Provenance, Samples, Series, SeriesKind, Table, What,
+};
+use hallmark_tests::hall::{SECOND_NS, hall, named, nothing};
+use hallmark_tests::synthetic::fold;
 
 #[test]
 fn a_gpu_off_the_bus_is_named_with_its_xid() {
@@ -96,4 +101,51 @@ fn a_device_set_up_otherwise_is_named_with_the_setting() {
     assert_eq!(unlike.place.name, "gpu5");
     assert!(unlike.sentence().contains("600 W, its peers 700 W"));
     assert_eq!(found.len(), 1, "{found:?}");
+}
+
+/// What is found of a sound hall where a node's clock was compared once a second, and was off at most and at least by so
+/// many seconds.
+fn compared(most_s: f64, least_s: f64) -> Vec<Diagnosis> {
+    let mut frames = hall().frames();
+    let tables = frames.iter().filter(|f| matches!(f, Frame::Table(_)));
+    let id = tables.count() as u32;
+    let series = |label: &str| Series {
+        metric: Metric::ClockOffset,
+        label: label.to_owned(),
+        unit: Metric::ClockOffset.spec().unit,
+        kind: SeriesKind::Gauge,
+        averaging_ns: None,
+        accuracy: None,
+    };
+    let table = Table {
+        id,
+        name: "4-node-3-clock".to_owned(),
+        source: "heartbeats".to_owned(),
+        provenance: Provenance::Measured,
+        device: None,
+        place: "node-3".to_owned(),
+        period_ns: SECOND_NS,
+        series: vec![series(""), series(AT_LEAST)],
+    };
+    let rows = 200..400_u64;
+    let samples = Samples {
+        table: id,
+        at_ns: rows.clone().map(|t| t * SECOND_NS).collect(),
+        columns: vec![
+            rows.clone().map(|_| most_s).collect(),
+            rows.map(|_| least_s).collect(),
+        ],
+    };
+    let last = frames.len() - 1;
+    frames.splice(last..last, [Frame::Table(table), Frame::Samples(samples)]);
+    diagnose(&fold(&frames))
+}
+
+#[test]
+fn a_clock_that_is_off_is_named_and_one_whose_heartbeats_are_long_on_their_way_is_not() {
+    nothing(&compared(0.33, 0.0));
+    let found = compared(0.33, 0.21);
+    let skew = named(&found, Cause::ClockSkew);
+    assert_eq!(skew.place.name, "node-3");
+    assert!(skew.sentence().contains("210.0"), "{}", skew.sentence());
 }

@@ -143,7 +143,7 @@ fn identity(planned: &PlannedDevice) -> Vec<(String, String)> {
 /// Latest value of each of the device's series, or of the node's where it has none of its own.
 fn sensors(scene: &Scene<'_>, index: u32, columns: usize, lines: &mut Vec<Line<'static>>) {
     let tables = scene.reading.standing.tables();
-    let own = tables.iter().any(|t| t.table.device == Some(index));
+    let own = scene.reading.standing.tables_of(index).next().is_some();
     let wanted = if own { Some(index) } else { None };
     for run in tables.iter().filter(|t| t.table.device == wanted) {
         lines.push(Line::default());

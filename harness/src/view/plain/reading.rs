@@ -255,11 +255,7 @@ impl<'a> Reading<'a> {
 
     /// Reasons that hold the clock down now; several may hold at once.
     fn reasons(&self, device: u32) -> Option<Vec<&'static str>> {
-        let tables = self
-            .standing
-            .tables()
-            .iter()
-            .filter(|t| t.table.device == Some(device));
+        let tables = self.standing.tables_of(device);
         let mut series = tables.flat_map(|t| t.table.series.iter().zip(&t.latest));
         let (_, mask) = series.find(|(s, v)| {
             s.kind == SeriesKind::Mask && s.metric == Metric::ThrottleFrac && v.is_finite()

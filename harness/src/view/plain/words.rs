@@ -189,6 +189,8 @@ pub fn weight(what: &What) -> Weight {
     }
 }
 
+pub const SELF_TEST_PASSED: &str = "self-test passed: the flipped bit was caught";
+
 /// An event in words, the place first where it has one.
 pub fn event(standing: &Standing, event: &Event) -> String {
     let place = event
@@ -216,9 +218,7 @@ fn what(standing: &Standing, what: &What) -> String {
             format!("no {name} since {}: {}", clock(*from_ns), clean(reason))
         }
         What::Fault { kind, detail } => format!("{}: {}", fault(*kind), clean(detail)),
-        What::SelfTest { passed: true, .. } => {
-            "self-test passed: the flipped bit was caught".to_owned()
-        }
+        What::SelfTest { passed: true, .. } => SELF_TEST_PASSED.to_owned(),
         What::SelfTest {
             passed: false,
             detail,

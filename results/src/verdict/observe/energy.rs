@@ -5,11 +5,12 @@
 //! feeds the other.
 
 use super::super::evidence::Evidence;
-use super::sensors::Channel;
+use super::sensors::channels_in;
 use super::{Scene, Sight, missing};
 use crate::diagnosis::place::Groups;
 use crate::diagnosis::{Level, Place};
 use crate::frame::Series;
+use crate::standing::TableRun;
 use hallmark_profiles::criterion::Scope;
 use hallmark_profiles::metric::Metric;
 use std::collections::BTreeSet;
@@ -38,19 +39,18 @@ impl<'a> Scene<'a> {
         let flop = |device: usize| self.window.devices[device].flop;
         if scope == Scope::Gpu {
             let one = |(index, device): (usize, &crate::plan::PlannedDevice)| {
-                let own = self.energy(|c| c.run.table.device == Some(index as u32));
+                let own = self.energy(self.standing.tables_of(index as u32));
                 ratio(&device.id, Some(index as u32), flop(index), own)
             };
             return plan.devices.iter().enumerate().map(one).collect();
         }
         let host = &self.standing.opened().host.name;
-        let on_node = |c: &Channel| c.run.table.device.is_none() && c.run.table.place == *host;
         let mut metered = self.outermost();
         if metered.is_none() && plan.devices.iter().all(|d| d.software) {
-            metered = self.energy(on_node);
+            metered = self.energy(self.at(host));
         } else if metered.is_none() {
-            let each = (0..plan.devices.len())
-                .map(|d| self.energy(|c| c.run.table.device == Some(d as u32)));
+            let each = 0..plan.devices.len() as u32;
+            let each = each.map(|d| self.energy(self.standing.tables_of(d)));
             metered = each.collect::<Option<Vec<_>>>().and_then(together);
         }
         let total = (0..plan.devices.len()).map(flop).sum();
@@ -73,18 +73,23 @@ impl<'a> Scene<'a> {
             let unknown = here.iter().any(|(_, p)| p.devices.is_empty());
             let seen: BTreeSet<u32> = here.iter().flat_map(|(_, p)| p.devices.clone()).collect();
             let all = unknown || seen.len() == plan.devices.len();
-            let each = here.iter().filter(|_| all).map(|(name, _)| {
-                self.energy(|c| c.run.table.device.is_none() && c.run.table.place == *name)
-            });
+            let each = here.iter().filter(|_| all);
+            let each = each.map(|(name, _)| self.energy(self.at(name)));
             each.collect::<Option<Vec<_>>>().and_then(together)
         })
     }
 
-    /// Energy of the sensors that `belongs` picks.
-    fn energy(&self, belongs: impl Fn(&Channel<'a>) -> bool) -> Option<Metered> {
+    /// Meters at a place, which are no device's.
+    fn at<'p>(&self, place: &'p str) -> impl Iterator<Item = &'a TableRun> + use<'a, 'p> {
+        let runs = self.standing.tables().iter();
+        runs.filter(move |r| r.table.device.is_none() && r.table.place == place)
+    }
+
+    /// Energy of some sensors.
+    fn energy(&self, of: impl Iterator<Item = &'a TableRun>) -> Option<Metered> {
+        let runs: Vec<&TableRun> = of.collect();
         let of = |metric: Metric| {
-            let all = self.channels(|s| s.metric == metric);
-            let own: Vec<_> = all.into_iter().filter(|c| belongs(c)).collect();
+            let own = channels_in(runs.iter().copied(), |s| s.metric == metric);
             // A zone within another (`package-0/core`) is part of it.
             let outer = own.iter().filter(|c| !c.series().label.contains('/'));
             outer.copied().collect::<Vec<_>>()

@@ -3,6 +3,7 @@
 //! One limit for the whole window, or none: a share of a limit that moved says nothing. Refuses to let a run pass whose
 //! limit was lowered, before the window or in it, since a lower limit is easier to reach.
 
+use super::sensors::channels_in;
 use super::{Scene, Sight};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::{Unit, human};
@@ -23,9 +24,9 @@ impl<'a> Scene<'a> {
     /// The limit, W, and why a pass cannot rest on it, if it cannot.
     fn enforced(&self, device: Option<u32>) -> Result<(f64, Option<String>), String> {
         let metric = Metric::PowerLimit;
-        let own = self.channels(|s| s.metric == metric && s.unit == Unit::Watt);
-        let of_device = |c: &&super::sensors::Channel| c.run.table.device == device;
-        let channel = own.iter().find(of_device).filter(|_| device.is_some());
+        let own = device.into_iter().flat_map(|d| self.standing.tables_of(d));
+        let own = channels_in(own, |s| s.metric == metric && s.unit == Unit::Watt);
+        let channel = own.first();
         let channel = channel.ok_or_else(|| format!("no sensor gave {metric} of this device"))?;
         let said = |w| human(w, Unit::Watt);
         let none = || format!("{metric} has no valid sample in this phase");

@@ -60,13 +60,21 @@ impl<'a> Channel<'a> {
     }
 }
 
+/// Every series of a metric, over these sensors.
+pub(super) fn channels_in<'a>(
+    runs: impl IntoIterator<Item = &'a TableRun>,
+    wanted: impl Fn(&Series) -> bool,
+) -> Vec<Channel<'a>> {
+    let columns = |run: &'a TableRun| 0..run.table.series.len();
+    let all = runs.into_iter();
+    let all = all.flat_map(|run| columns(run).map(move |column| Channel { run, column }));
+    all.filter(|c| wanted(c.series())).collect()
+}
+
 impl<'a> Scene<'a> {
     /// Every series of a metric, over all sensors.
     pub(super) fn channels(&self, wanted: impl Fn(&Series) -> bool) -> Vec<Channel<'a>> {
-        let runs = self.standing.tables().iter();
-        let all = runs
-            .flat_map(|run| (0..run.table.series.len()).map(move |column| Channel { run, column }));
-        all.filter(|c| wanted(c.series())).collect()
+        channels_in(self.standing.tables(), wanted)
     }
 
     /// Series of a metric at the places of the criterion's scope.
