@@ -87,8 +87,8 @@ fn four_nodes_of_slurm_are_one_run_with_one_verdict_that_accepts_no_site() {
     let trained = plan.schedule.iter().position(|s| s.name == "train");
     let trained = trained.expect("a phase of training steps");
     let planned = plan.schedule[trained].duration_ns;
-    let windows = standing.windows().iter();
-    let trained = windows.filter(|w| w.segment as usize == trained).last();
+    let mut windows = standing.windows().iter();
+    let trained = windows.rfind(|w| w.segment as usize == trained);
     let trained = trained.expect("a window of training steps");
     for (node, window) in nodes.iter().zip(&trained.devices) {
         let told = told(&standing, "completion");

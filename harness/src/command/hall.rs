@@ -123,7 +123,7 @@ pub fn run(args: &Run, path: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
         done: Vec::new(),
     };
     let (standing, pen) = real::perform(standing, stage);
-    record::conclude(&folder, &standing, pen, view.as_mut())
+    record::conclude(&folder, standing, pen, view.as_mut())
 }
 
 /// Whether the operator wants to end before the load began.

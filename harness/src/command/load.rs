@@ -98,7 +98,7 @@ pub fn run(args: &Run) -> Result<Exit, Failure> {
         done: Vec::new(),
     };
     let (standing, pen) = real::perform(standing, stage);
-    record::conclude(&folder, &standing, pen, view.as_mut())
+    record::conclude(&folder, standing, pen, view.as_mut())
 }
 
 /// What the command line, the environment and chance bring to a run.

@@ -36,7 +36,7 @@ pub(super) struct Judged {
 /// [`Failure`] with exit 4 where the record cannot be sealed; the verdict is shown all the same.
 pub fn conclude(
     folder: &Path,
-    standing: &Standing,
+    standing: Standing,
     pen: Pen,
     view: &mut dyn View,
 ) -> Result<Exit, Failure> {
@@ -49,9 +49,9 @@ pub fn conclude(
     };
     let sealed = closed.and_then(|_| seal_files(folder).map_err(|e| e.to_string()));
     if let Err(why) = sealed {
-        let verdict = verdict::judge(standing);
+        let verdict = verdict::judge(&standing);
         let story = Story {
-            standing,
+            standing: &standing,
             verdict: &verdict,
             head: None,
             anchored: false,
@@ -64,9 +64,11 @@ pub fn conclude(
             folder.display()
         )));
     }
+    // A hall's account is large, and the sealed record's is the same.
+    drop(standing);
     let judged = open(folder, None)?;
     let story = judged.story(folder);
-    write_all(folder, &judged.story(folder).as_story())?;
+    write_all(folder, &story.as_story())?;
     let summary = summary(&story.as_story());
     view.ended();
     view.verdict(

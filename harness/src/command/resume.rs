@@ -127,7 +127,7 @@ fn alone(args: &Resume, standing: Standing, journal: JournalWriter) -> Result<Ex
         done: completed(&standing),
     };
     let (standing, pen) = real::perform(standing, stage);
-    record::conclude(&args.run, &standing, pen, view.as_mut())
+    record::conclude(&args.run, standing, pen, view.as_mut())
 }
 
 /// The site file, where it is the one that the run was begun with and can be used here.
@@ -223,7 +223,7 @@ fn on_all_nodes(
         done: completed(&standing),
     };
     let (standing, pen) = real::perform(standing, stage);
-    record::conclude(&args.run, &standing, pen, view.as_mut())
+    record::conclude(&args.run, standing, pen, view.as_mut())
 }
 
 /// The plan's devices as their nodes have them now, which of them are whose, and those whose node has not come back.

@@ -30,7 +30,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::body::Body;
 use tonic::server::{Grpc, StreamingService, UnaryService};
@@ -426,7 +426,7 @@ async fn speak(desk: Arc<Desk>, joined: Joined, down: mpsc::Sender<Result<Down, 
     };
     let mut messages = vec![welcome];
     let (mut told, mut kept) = (0, joined.kept);
-    let mut kept_at = Instant::now();
+    let mut kept_ns = clock::monotonic_ns();
     loop {
         for message in messages.drain(..) {
             if down.send(Ok(message)).await.is_err() {
@@ -437,8 +437,10 @@ async fn speak(desk: Arc<Desk>, joined: Joined, down: mpsc::Sender<Result<Down, 
             let hall = desk.hall();
             let tasks = hall.tasks_after(node, told);
             // First: one that is to leave keeps what is not known to be on disk here.
-            if hall.kept(node) > kept && (!tasks.is_empty() || kept_at.elapsed() >= LOOK) {
-                (kept, kept_at) = (hall.kept(node), Instant::now());
+            let since_ns = clock::monotonic_ns().saturating_sub(kept_ns);
+            let is_due = !tasks.is_empty() || u128::from(since_ns) >= LOOK.as_nanos();
+            if hall.kept(node) > kept && is_due {
+                (kept, kept_ns) = (hall.kept(node), clock::monotonic_ns());
                 messages.push(Down::Kept { number: kept });
             }
             told = tasks.last().map_or(told, |(number, _)| *number);
