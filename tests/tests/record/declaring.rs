@@ -4,7 +4,7 @@ use super::*;
 use hallmark_results::store::shape::Shape;
 use std::time::Instant;
 
-/// Seconds to declare so many sensors to a new journal, the least of three.
+/// Seconds to declare so many sensors to a new journal, the least of five.
 fn declared_in_s(tables: u32) -> f64 {
     let once = |_| {
         let dir = TempDir::new().unwrap();
@@ -19,14 +19,15 @@ fn declared_in_s(tables: u32) -> f64 {
         all.iter().for_each(|t| writer.append(t).unwrap());
         begun.elapsed().as_secs_f64()
     };
-    (0..3).map(once).fold(f64::INFINITY, f64::min)
+    (0..5).map(once).fold(f64::INFINITY, f64::min)
 }
 
 #[test]
 fn four_times_the_sensors_are_declared_in_about_four_times_the_time() {
     let (some, many) = (declared_in_s(3_000), declared_in_s(12_000));
     println!("3,000 in {some:.3} s, 12,000 in {many:.3} s");
-    assert!(many < 9.0 * some, "{some} s and {many} s");
+    // A copy of all before it at each would take sixteen times as long.
+    assert!(many < 12.0 * some, "{some} s and {many} s");
 }
 
 #[test]
