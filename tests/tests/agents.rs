@@ -245,10 +245,8 @@ fn an_interrupt_ends_every_node_in_order_and_a_second_one_at_once() {
     }
 }
 
-#[test]
-fn a_killed_controller_leaves_nothing_running_and_its_record_accepts_nothing() {
-    let mut run = HallRun::start(2, 1, 60);
-    run.wait_for_load(30);
+/// Kills a run's controller, and asserts that all its processes end by themselves.
+fn kill_controller(run: &mut HallRun) {
     let processes = run.left_running();
     run.child.kill().unwrap();
     run.child.wait().unwrap();
@@ -257,6 +255,13 @@ fn a_killed_controller_leaves_nothing_running_and_its_record_accepts_nothing() {
         assert!(begun.elapsed() < Duration::from_secs(10), "still running");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+#[test]
+fn a_killed_controller_leaves_nothing_running_and_its_record_accepts_nothing() {
+    let mut run = HallRun::start(2, 1, 60);
+    run.wait_for_load(30);
+    kill_controller(&mut run);
     let folder = run.folder.to_string_lossy().into_owned();
     let call = |command: &str| {
         let arguments = [command, folder.as_str()];
@@ -274,14 +279,7 @@ fn a_killed_controller_leaves_nothing_running_and_its_record_accepts_nothing() {
 fn cut_off() -> (HallRun, Standing) {
     let mut run = HallRun::start(2, 1, 12);
     run.wait_for_load(40);
-    let processes = run.left_running();
-    run.child.kill().unwrap();
-    run.child.wait().unwrap();
-    let begun = Instant::now();
-    while processes.iter().any(|p| is_alive(*p)) {
-        assert!(begun.elapsed() < Duration::from_secs(10), "still running");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    kill_controller(&mut run);
     let before = hallmark::command::load::fold(&run.folder).unwrap();
     (run, before)
 }

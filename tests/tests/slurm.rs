@@ -79,24 +79,9 @@ fn four_nodes_of_slurm_are_one_run_with_one_verdict_that_accepts_no_site() {
     };
     assert_eq!(code, expected, "{}", verdict.sentence);
     // Four nodes on the cores of one machine may well miss a figure; what was counted must be right.
-    for criterion in ["inventory", "failures", "integrity"] {
+    for criterion in ["inventory", "failures", "integrity", "completion"] {
         let told = told(&standing, criterion);
         assert_eq!(outcome(&standing, criterion), Outcome::Passed, "{told}");
-    }
-    // Gaps between steps belong to those who share the cores; that the load was on to the end does not.
-    let trained = plan.schedule.iter().position(|s| s.name == "train");
-    let trained = trained.expect("a phase of training steps");
-    let planned = plan.schedule[trained].duration_ns;
-    let mut windows = standing.windows().iter();
-    let trained = windows.rfind(|w| w.segment as usize == trained);
-    let trained = trained.expect("a window of training steps");
-    for (node, window) in nodes.iter().zip(&trained.devices) {
-        let told = told(&standing, "completion");
-        let share = window.span_ns() as f64 / planned as f64;
-        assert!(
-            share >= 0.95,
-            "{node} was under load for {share:.3} of it. {told}"
-        );
     }
     assert!(!verdict.accepts_site);
     assert!(plan.overrides.iter().any(|o| o.starts_with("--rehearsal")));

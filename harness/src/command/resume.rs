@@ -13,12 +13,13 @@ use crate::exit::{Exit, Failure};
 use crate::launch::slurm;
 use crate::plan::{changes, libraries};
 use crate::run::Input;
-use crate::sensors;
+use crate::sensors::{self, Layout};
 use crate::shell::fleet;
 use crate::shell::inbox;
 use crate::shell::pen::Pen;
-use crate::shell::real::{self, Asked, Stage};
+use crate::shell::real::{self, Asked, Crew, Stage};
 use crate::topology;
+use crate::view::View;
 use hallmark_kernels::device::DeviceInfo;
 use hallmark_profiles::site::{self, Launcher, LoadedSite};
 use hallmark_profiles::units::Bytes;
@@ -103,13 +104,33 @@ fn alone(args: &Resume, standing: Standing, journal: JournalWriter) -> Result<Ex
     listen(&signals.0)?;
     let mut view = view(args.show.ui)?;
     let clock = clock_of(&standing);
-    let mut crew = real::muster(&devices, clock, Asked::default(), signals)?;
+    let crew = real::muster(&devices, clock, Asked::default(), signals)?;
+    super::stop::watch(&args.run, &crew.inputs);
+    go_on(
+        &args.run,
+        standing,
+        (journal, clock),
+        crew,
+        view.as_mut(),
+        |plan| sensors.lay_out(plan, 0),
+    )
+}
+
+/// Goes on with the devices of a crew; `lay_out` begins to read sensors, once it is prepared.
+fn go_on(
+    folder: &Path,
+    standing: Standing,
+    (journal, clock): (JournalWriter, RunClock),
+    mut crew: Crew,
+    view: &mut dyn View,
+    lay_out: impl FnOnce(&Plan) -> Layout,
+) -> Result<Exit, Failure> {
+    let plan = standing.opened().plan.clone();
     view.note("preparing steps and testing the audit");
     let prepared = crew.prepare(&plan, clock)?;
     let pen = Pen::start(journal, crew.inputs.clone());
-    super::stop::watch(&args.run, &crew.inputs);
-    view.opened(&standing, &args.run);
-    let layout = sensors.lay_out(&plan, 0);
+    view.opened(&standing, folder);
+    let layout = lay_out(&plan);
     let mut events = vec![resumed(&standing, clock)];
     events.extend(layout.events);
     events.extend(as_found(&prepared.facts));
@@ -122,12 +143,12 @@ fn alone(args: &Resume, standing: Standing, journal: JournalWriter) -> Result<Ex
         probes: layout.probes,
         tables: layout.tables,
         events,
-        view: view.as_mut(),
+        view,
         from: 0,
         done: completed(&standing),
     };
     let (standing, pen) = real::perform(standing, stage);
-    record::conclude(&args.run, standing, pen, view.as_mut())
+    record::conclude(folder, standing, pen, view)
 }
 
 /// The site file, where it is the one that the run was begun with and can be used here.
@@ -194,36 +215,28 @@ fn on_all_nodes(
         let _ = inlet.send(Input::Gone(device, why));
     }
     let channel = (inlet, inbox);
-    let mut crew = real::open(
+    let crew = real::open(
         Box::new(controller),
         &devices,
         clock,
         Asked::default(),
         channel,
     )?;
-    view.note("preparing steps and testing the audit");
-    let prepared = crew.prepare(&plan, clock)?;
-    let pen = Pen::start(journal, crew.inputs.clone());
-    view.opened(&standing, &args.run);
-    let mut events = vec![resumed(&standing, clock)];
-    events.extend(as_found(&prepared.facts));
-    events.extend(libraries::changed(&plan, &crew.opened));
-    events.extend(hall::facts(&desk, pairs));
-    desk.sense(&plan, clock.epoch_ns());
-    let stage = Stage {
+    go_on(
+        &args.run,
+        standing,
+        (journal, clock),
         crew,
-        prepared,
-        clock,
-        pen,
-        probes: Vec::new(),
-        tables: desk.clock_tables(),
-        events,
-        view: view.as_mut(),
-        from: 0,
-        done: completed(&standing),
-    };
-    let (standing, pen) = real::perform(standing, stage);
-    record::conclude(&args.run, standing, pen, view.as_mut())
+        view.as_mut(),
+        |plan| {
+            desk.sense(plan, clock.epoch_ns());
+            Layout {
+                probes: Vec::new(),
+                tables: desk.clock_tables(),
+                events: hall::facts(&desk, pairs),
+            }
+        },
+    )
 }
 
 /// The plan's devices as their nodes have them now, which of them are whose, and those whose node has not come back.
