@@ -3,9 +3,11 @@
 use super::{judged, with};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::profile;
-use hallmark_results::frame::{FaultKind, Frame, What};
-use hallmark_results::verdict::{Estimate, Outcome, Verdict};
-use hallmark_tests::synthetic::{Moment, Record, finding, of, record};
+use hallmark_results::frame::{
+    AT_LEAST, FaultKind, Frame, Provenance, Samples, Series, SeriesKind, Table, What,
+};
+use hallmark_results::verdict::{Estimate, Outcome, Verdict, judge};
+use hallmark_tests::synthetic::{Moment, Record, finding, fold, of, record};
 
 /// What a gate came to, and why.
 fn outcome(verdict: &Verdict, gate: &str) -> (Outcome, String) {
@@ -269,6 +271,57 @@ fn a_clock_that_is_no_longer_disciplined_is_not_as_good_as_its_last_error() {
     for at_the_end in [false, true] {
         assert_eq!(clock(Some(at_the_end)), Outcome::Inconclusive);
     }
+}
+
+/// How the gate on clocks comes out where all devices are another node's, whose clock is off at most and at least by so much.
+fn other_node(bounds_s: Option<[f64; 2]>) -> Outcome {
+    let mut frames = record("hall-acceptance").hours(2.0).frames();
+    let Some(Frame::Closed(closed)) = frames.last() else {
+        unreachable!("a run that has ended")
+    };
+    let seconds = closed.at_ns / 1_000_000_000;
+    let tables = frames.iter().filter(|f| matches!(f, Frame::Table(_)));
+    let id = tables.count() as u32;
+    let Some(Frame::Opened(opened)) = frames.first_mut() else {
+        unreachable!("a run that has begun")
+    };
+    "controller".clone_into(&mut opened.host.name);
+    let place = opened.plan.devices[0].node.clone();
+    let series = |label: &str| Series {
+        metric: Metric::ClockOffset,
+        label: label.to_owned(),
+        unit: Metric::ClockOffset.spec().unit,
+        kind: SeriesKind::Gauge,
+        averaging_ns: None,
+        accuracy: None,
+    };
+    let table = Table {
+        id,
+        name: "1-clock".to_owned(),
+        source: "heartbeats".to_owned(),
+        provenance: Provenance::Measured,
+        device: None,
+        place,
+        period_ns: 1_000_000_000,
+        series: vec![series(""), series(AT_LEAST)],
+    };
+    let rows = bounds_s.map(|bounds| Samples {
+        table: id,
+        at_ns: (0..seconds).map(|t| t * 1_000_000_000).collect(),
+        columns: bounds.map(|s| vec![s; seconds as usize]).to_vec(),
+    });
+    let last = frames.len() - 1;
+    let told = std::iter::once(Frame::Table(table)).chain(rows.map(Frame::Samples));
+    frames.splice(last..last, told);
+    outcome(&judge(&fold(&frames)), "clock").0
+}
+
+#[test]
+fn a_nodes_clock_passes_by_what_it_is_off_at_most_whatever_it_is_off_at_least() {
+    assert_eq!(other_node(Some([0.002, 0.0])), Outcome::Passed);
+    assert_eq!(other_node(Some([0.33, 0.0])), Outcome::Inconclusive);
+    assert_eq!(other_node(Some([f64::NAN, 0.0])), Outcome::Inconclusive);
+    assert_eq!(other_node(None), Outcome::Inconclusive);
 }
 
 #[test]
