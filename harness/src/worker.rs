@@ -11,12 +11,13 @@ use hallmark_kernels::backend::{Device, PreparedStep};
 use hallmark_kernels::collective::Collective;
 use hallmark_kernels::collective::host::{HostCollective, Region};
 use hallmark_kernels::error::KernelError;
-use hallmark_kernels::timer::Timer;
+use hallmark_kernels::timer::{Timer, now_ns};
 use hallmark_kernels::work::{StepDone, Submission, bucket_layout};
 use hallmark_profiles::units::Bytes;
 use hallmark_profiles::workload::{Dtype, Gemm, Parts, StepSpec};
 use hallmark_results::frame::{FaultKind, OpRow, StepRow, Steps, TrialRow};
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{
     Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, channel, sync_channel,
@@ -36,6 +37,9 @@ const PATIENCE: Duration = Duration::from_millis(50);
 const REST_NS: u64 = 1_000_000_000;
 /// Bytes per second that even a slow memory moves: only for what a step is expected to take at most.
 const SLOW_BYTE_PER_S: u64 = 1_000_000_000;
+/// Steps of the probe, at least and at most, and how long it goes on between them.
+const PROBES: Range<u64> = 5..200;
+const PROBE_NS: u64 = 300_000_000;
 /// Times that nodes may need to sum under load of what they needed in the trial.
 const NODES_MARGIN: f64 = 4.0;
 /// Times that an operation of a sweep and its check pass over its payload, rather too many.
@@ -384,10 +388,9 @@ impl Bench {
 fn attach(group: &Group, spec: &StepSpec) -> Result<Box<dyn Collective>, KernelError> {
     let region = Region::attach(&group.path, group.ranks, &bucket_layout(spec))?;
     let region = Arc::new(region);
-    let clock = hallmark_kernels::timer::now_ns;
     let attached = match group.hall {
-        Some(hall) => HostCollective::attach_bridged(region, group.rank, hall.first, clock)?,
-        None => HostCollective::attach(region, group.rank, clock)?,
+        Some(hall) => HostCollective::attach_bridged(region, group.rank, hall.first, now_ns)?,
+        None => HostCollective::attach(region, group.rank, now_ns)?,
     };
     Ok(Box::new(attached))
 }
@@ -431,7 +434,9 @@ fn self_test(
     Ok((test.clean_passed && test.flip_caught, test.detail))
 }
 
-/// FLOP/s of a small matmul, best of a few steps: only to size a step, never a result.
+/// FLOP/s of a small matmul, best of some steps: only to size a step, never a result.
+///
+/// Where devices share cores, each is probed while the others are too: it goes on until one step had the core alone.
 fn rate(device: &mut dyn Device) -> Result<f64, KernelError> {
     let dtype = if device.info().dtypes.contains(&Dtype::F32) {
         Dtype::F32
@@ -458,7 +463,11 @@ fn rate(device: &mut dyn Device) -> Result<f64, KernelError> {
         memory: false,
     };
     let mut best = 0.0_f64;
-    for seq in 0..5 {
+    let began_ns = now_ns();
+    for seq in 0..PROBES.end {
+        if seq >= PROBES.start && now_ns().saturating_sub(began_ns) > PROBE_NS {
+            break;
+        }
         step.submit(Submission {
             seq,
             parts,

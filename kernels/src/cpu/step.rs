@@ -17,7 +17,7 @@ use crate::work::{Span, StepDone, Submission, Work};
 use half::bf16;
 use hallmark_profiles::workload::{AuditSeed, Dtype, Gemm, StepSpec};
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -58,12 +58,7 @@ impl CpuStep {
                 move || match Machine::new(device, spec, &cores, collective) {
                     Ok(mut machine) => {
                         let _ = ready.send(Ok(()));
-                        for ask in inbox {
-                            let answer = machine.serve(ask);
-                            if outbox.send(answer).is_err() {
-                                return;
-                            }
-                        }
+                        work(&mut machine, &inbox, &outbox);
                     }
                     Err(error) => {
                         let _ = ready.send(Err(error));
@@ -159,6 +154,34 @@ impl PreparedStep for CpuStep {
             Ok(Err(error)) => Err(error),
             _ => Err(self.gone()),
         }
+    }
+}
+
+/// Serves what is asked, in order, until nobody asks or listens any more.
+///
+/// What is done is told once the next has begun, where one is queued: telling wakes the thread that waits, which on
+/// a shared core may run at once, and its time and that of others then belong to a step instead of lying between two.
+fn work(
+    machine: &mut Machine,
+    inbox: &Receiver<Order>,
+    outbox: &Sender<Result<Answer, KernelError>>,
+) {
+    let mut untold = None;
+    loop {
+        let queued = inbox.try_recv();
+        let start_ns = now_ns();
+        if untold.take().is_some_and(|told| outbox.send(told).is_err()) {
+            return;
+        }
+        let (ask, start_ns) = match queued {
+            Ok(ask) => (ask, start_ns),
+            Err(TryRecvError::Empty) => match inbox.recv() {
+                Ok(ask) => (ask, now_ns()),
+                Err(_) => return,
+            },
+            Err(TryRecvError::Disconnected) => return,
+        };
+        untold = Some(machine.serve(ask, start_ns));
     }
 }
 
@@ -265,9 +288,12 @@ impl Machine {
         })
     }
 
-    fn serve(&mut self, ask: Order) -> Result<Answer, KernelError> {
+    fn serve(&mut self, ask: Order, start_ns: u64) -> Result<Answer, KernelError> {
         match ask {
-            Order::Step(submission) => Ok(Answer::Done(Box::new(self.step(submission)?))),
+            Order::Step(submission) => {
+                let done = self.step(submission, start_ns)?;
+                Ok(Answer::Done(Box::new(done)))
+            }
             Order::SelfTest => Ok(Answer::SelfTest(self.self_test()?)),
             Order::Regroup(generation, members, patience) => {
                 Ok(Answer::Regrouped(match &self.reducer {
@@ -292,11 +318,11 @@ impl Machine {
         }
     }
 
-    fn step(&mut self, submission: Submission) -> Result<StepDone, KernelError> {
+    fn step(&mut self, submission: Submission, start_ns: u64) -> Result<StepDone, KernelError> {
         let Submission { seq, parts, stop } = submission;
         let mut done = StepDone {
             seq,
-            start_ns: now_ns(),
+            start_ns,
             end_ns: 0,
             timer: Timer::HostClock,
             spans: Vec::with_capacity(8),

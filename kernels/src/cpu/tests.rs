@@ -1,6 +1,7 @@
 //! The processor engine end to end: steps, audits, self-test.
 
 use super::*;
+use crate::timer::now_ns;
 use crate::work::Submission;
 use hallmark_profiles::workload::{AuditSeed, Gemm, Parts};
 use std::time::Duration;
@@ -89,6 +90,35 @@ fn steps_retire_in_the_order_queued() {
         );
     }
     assert!(step.retire(Duration::ZERO).unwrap().is_none());
+}
+
+#[test]
+fn a_queued_step_begins_before_the_one_before_it_is_told() {
+    let mut step = prepared(&spec());
+    let mut queued_ns = Vec::new();
+    for seq in 0..24 {
+        let submission = Submission {
+            seq,
+            parts: ALL,
+            stop: false,
+        };
+        step.submit(submission).unwrap();
+        queued_ns.push(now_ns());
+    }
+    let mut retire = || {
+        let done = step.retire(Duration::from_secs(20)).unwrap().unwrap();
+        (done, now_ns())
+    };
+    let done: Vec<_> = (0..24).map(|_| retire()).collect();
+    let mut back_to_back = 0;
+    for (index, pair) in done.windows(2).enumerate() {
+        let ((before, told_ns), (after, _)) = (&pair[0], &pair[1]);
+        if queued_ns[index + 1] <= before.end_ns {
+            assert!(after.start_ns <= *told_ns, "step {index}");
+            back_to_back += 1;
+        }
+    }
+    assert!(back_to_back > 0, "no step was queued behind another");
 }
 
 #[test]
