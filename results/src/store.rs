@@ -18,6 +18,8 @@ pub mod manifest;
 pub mod read;
 pub mod seal;
 pub mod shape;
+mod sheets;
+mod spool;
 pub mod tables;
 
 pub use account::AccountError;

@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// Bins kept at most of each quantity, in a hall of no more than so many devices; in a larger one fewer, so that what is
 /// kept of all of them grows no further.
 const BINS: usize = 2048;
-const DEVICES: usize = 1024;
+const DEVICES: usize = 512;
 const BINS_LEAST: usize = 128;
 
 /// Bins kept at most of each quantity in a run of so many devices.
@@ -68,19 +68,116 @@ impl Bin {
 }
 
 /// Samples of a gauge over the whole run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Trace {
     bin_ns: u64,
     most: usize,
     bins: Bins,
 }
 
-/// Half of what a hall's sensors tell never changes: a limit, counters of faults that do not happen.
-#[derive(Clone, Debug, PartialEq)]
+/// Half of what a hall's sensors tell never changes: a limit, counters of faults that do not happen. And at first bins are
+/// narrower than the time between two samples.
+#[derive(Clone, Debug)]
 enum Bins {
     /// All samples so far had this value, so many of them in each bin.
     Flat(Option<f64>, Vec<u32>),
+    /// No bin has more than one sample; one without has NaN.
+    Sparse(Vec<f64>),
     Varied(Vec<Bin>),
+}
+
+impl Bins {
+    /// Bins in which a sample came to one that is there, or another value than all so far.
+    fn widened(&self) -> Self {
+        match self {
+            Self::Flat(value, counts) if counts.iter().all(|count| *count <= 1) => {
+                let held = |count: &u32| value.filter(|_| *count > 0).unwrap_or(f64::NAN);
+                Self::Sparse(counts.iter().map(held).collect())
+            }
+            other => Self::Varied(other.told().into_owned()),
+        }
+    }
+
+    fn told(&self) -> Cow<'_, [Bin]> {
+        let many = |value, count| match count {
+            0 => Bin::default(),
+            _ => Bin {
+                min: value,
+                max: value,
+                // From 0.0, like any other sum.
+                sum: 0.0 + value * f64::from(count),
+                count: u64::from(count),
+            },
+        };
+        match self {
+            Self::Flat(value, counts) => {
+                let value = value.unwrap_or_default();
+                Cow::Owned(counts.iter().map(|count| many(value, *count)).collect())
+            }
+            Self::Sparse(values) => {
+                let one = |value: &f64| many(*value, u32::from(!value.is_nan()));
+                Cow::Owned(values.iter().map(one).collect())
+            }
+            Self::Varied(bins) => Cow::Borrowed(bins),
+        }
+    }
+
+    /// Neighbours joined.
+    fn merged(&self) -> Self {
+        let joined: Option<Self> = match self {
+            Self::Flat(value, counts) => {
+                let sum = |pair: &[u32]| pair.iter().try_fold(0_u32, |a, b| a.checked_add(*b));
+                let counts: Option<Vec<u32>> = counts.chunks(2).map(sum).collect();
+                counts.map(|counts| Self::Flat(*value, counts))
+            }
+            Self::Sparse(values) => {
+                let join = |pair: &[f64]| match *pair {
+                    [a, b] if a.is_nan() => Some(b),
+                    [a, b] if b.is_nan() => Some(a),
+                    [a] => Some(a),
+                    _ => None,
+                };
+                let values: Option<Vec<f64>> = values.chunks(2).map(join).collect();
+                values.map(Self::Sparse)
+            }
+            Self::Varied(_) => None,
+        };
+        joined.unwrap_or_else(|| {
+            let join = |pair: &[Bin]| {
+                pair.iter().fold(Bin::default(), |mut acc, bin| {
+                    acc.merge(bin);
+                    acc
+                })
+            };
+            Self::Varied(self.told().chunks(2).map(join).collect())
+        })
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Flat(_, counts) => counts.len(),
+            Self::Sparse(values) => values.len(),
+            Self::Varied(bins) => bins.len(),
+        }
+    }
+
+    /// Empty bins behind the last, so that there are so many.
+    fn reach(&mut self, length: usize) {
+        match self {
+            Self::Flat(_, counts) => lengthen(counts, length, 0),
+            Self::Sparse(values) => lengthen(values, length, f64::NAN),
+            Self::Varied(bins) => lengthen(bins, length, Bin::default()),
+        }
+    }
+}
+
+/// Of what a hall has a hundred thousand of, no more is reserved than is soon needed.
+fn lengthen<T: Clone>(bins: &mut Vec<T>, length: usize, empty: T) {
+    let more = length.saturating_sub(bins.len());
+    if bins.len() + more > bins.capacity() {
+        bins.reserve_exact(more.max(bins.len() / 8));
+    }
+    bins.resize(bins.len() + more, empty);
 }
 
 impl Trace {
@@ -105,18 +202,12 @@ impl Trace {
     }
 
     pub fn bins(&self) -> Cow<'_, [Bin]> {
-        match &self.bins {
-            Bins::Flat(value, counts) => Cow::Owned(varied(*value, counts)),
-            Bins::Varied(bins) => Cow::Borrowed(bins),
-        }
+        self.bins.told()
     }
 
     /// Bins up to the last that was sampled.
     pub fn len(&self) -> usize {
-        match &self.bins {
-            Bins::Flat(_, counts) => counts.len(),
-            Bins::Varied(bins) => bins.len(),
-        }
+        self.bins.len()
     }
 
     /// Nothing was sampled.
@@ -148,71 +239,49 @@ impl Trace {
     /// Samples of one bin; `same`: the value that all of them have, where they have one.
     fn add(&mut self, index: usize, values: &[f64], same: Option<f64>) {
         let mut values = values;
-        while let (Bins::Flat(held, counts), Some(&first)) = (&mut self.bins, values.first()) {
-            let held = held.get_or_insert(first);
-            let run = if same.is_some() { values.len() } else { 1 };
-            let count = u32::try_from(run).ok();
-            let count = count.and_then(|c| counts[index].checked_add(c));
-            match count.filter(|_| held.to_bits() == first.to_bits()) {
-                Some(count) => {
-                    counts[index] = count;
-                    values = &values[run..];
+        while let Some(&first) = values.first() {
+            match &mut self.bins {
+                Bins::Flat(held, counts) => {
+                    let held = held.get_or_insert(first);
+                    let run = if same.is_some() { values.len() } else { 1 };
+                    let count = u32::try_from(run).ok();
+                    let count = count.and_then(|c| counts[index].checked_add(c));
+                    match count.filter(|_| held.to_bits() == first.to_bits()) {
+                        Some(count) => {
+                            counts[index] = count;
+                            values = &values[run..];
+                        }
+                        None => self.bins = self.bins.widened(),
+                    }
                 }
-                None => self.bins = Bins::Varied(varied(Some(*held), counts)),
+                Bins::Sparse(held) if held[index].is_nan() && values.len() == 1 => {
+                    held[index] = first;
+                    return;
+                }
+                Bins::Sparse(_) => self.bins = self.bins.widened(),
+                Bins::Varied(bins) => {
+                    bins[index].add(values);
+                    return;
+                }
             }
-        }
-        if let Bins::Varied(bins) = &mut self.bins {
-            bins[index].add(values);
         }
     }
 
     fn index(&mut self, at_ns: u64) -> usize {
         while at_ns / self.bin_ns >= self.most as u64 {
-            match &mut self.bins {
-                Bins::Flat(value, counts) => {
-                    let sum = |pair: &[u32]| pair.iter().try_fold(0_u32, |a, b| a.checked_add(*b));
-                    match counts.chunks(2).map(sum).collect() {
-                        Some(merged) => *counts = merged,
-                        None => self.bins = Bins::Varied(merged(&varied(*value, counts))),
-                    }
-                }
-                Bins::Varied(bins) => *bins = merged(bins),
-            }
+            self.bins = self.bins.merged();
             self.bin_ns = self.bin_ns.saturating_mul(2);
         }
         let index = (at_ns / self.bin_ns) as usize;
-        match &mut self.bins {
-            Bins::Flat(_, counts) if index >= counts.len() => counts.resize(index + 1, 0),
-            Bins::Varied(bins) if index >= bins.len() => bins.resize(index + 1, Bin::default()),
-            _ => {}
-        }
+        self.bins.reach(index + 1);
         index
     }
 }
 
-/// Neighbours joined.
-fn merged(bins: &[Bin]) -> Vec<Bin> {
-    let join = |pair: &[Bin]| {
-        pair.iter().fold(Bin::default(), |mut acc, bin| {
-            acc.merge(bin);
-            acc
-        })
-    };
-    bins.chunks(2).map(join).collect()
-}
-
-/// Bins of samples that all have one value.
-fn varied(value: Option<f64>, counts: &[u32]) -> Vec<Bin> {
-    let bin = |count: &u32| match (value, *count) {
-        (None, _) | (_, 0) => Bin::default(),
-        (Some(value), count) => Bin {
-            min: value,
-            max: value,
-            sum: value * f64::from(count),
-            count: u64::from(count),
-        },
-    };
-    counts.iter().map(bin).collect()
+impl PartialEq for Trace {
+    fn eq(&self, other: &Self) -> bool {
+        (self.bin_ns, self.most) == (other.bin_ns, other.most) && self.bins() == other.bins()
+    }
 }
 
 /// Work over the whole run: spans of time with an amount each, read back as a rate.
@@ -321,7 +390,7 @@ mod tests {
     fn of_a_large_hall_fewer_bins_are_kept_and_every_sample_is_in_one() {
         assert_eq!(
             [1, 1_024, 2_048, 100_000].map(bins_of),
-            [2_048, 2_048, 1_024, 128]
+            [2_048, 1_024, 512, 128]
         );
         let (mut trace, mut work) = (Trace::new(10).at_most(128), WorkTrace::new(10).at_most(128));
         for second in 0..10_000_u64 {
@@ -390,6 +459,25 @@ mod tests {
             (2.0, varied[last].count)
         );
         assert!(flat.iter().any(|b| b.mean().is_none()));
+    }
+
+    #[test]
+    fn samples_far_apart_are_kept_small_until_two_share_a_bin() {
+        let (mut sparse, mut dense) = (Trace::new(10).at_most(64), Trace::new(10).at_most(64));
+        for at in (0..5_120_u64).step_by(80) {
+            sparse.push(at, at as f64);
+        }
+        assert!(matches!(sparse.bins, Bins::Sparse(_)));
+        let means: Vec<_> = sparse.bins().iter().filter_map(Bin::mean).collect();
+        let told: Vec<f64> = (0..5_120_u64).step_by(80).map(|at| at as f64).collect();
+        assert_eq!(means, told);
+        for at in (0..10_240_u64).step_by(80) {
+            dense.push(at, at as f64);
+        }
+        assert!(matches!(dense.bins, Bins::Varied(_)));
+        let bins = dense.bins();
+        assert_eq!((bins.len(), bins[1].count), (64, 2));
+        assert_eq!((bins[1].min, bins[1].max), (160.0, 240.0));
     }
 
     #[test]

@@ -65,6 +65,47 @@ impl Column {
         }
     }
 
+    /// Bytes of one number in [`Column::put_bytes`].
+    pub(super) fn width(&self) -> usize {
+        match self {
+            Self::Long(_) | Self::Float(_) => 8,
+            Self::Short(_) => 4,
+            Self::Flag(_) => 1,
+        }
+    }
+
+    /// Appends all numbers as bytes.
+    pub(super) fn put_bytes(&self, to: &mut Vec<u8>) {
+        match self {
+            Self::Long(v) => v.iter().for_each(|x| to.extend(x.to_le_bytes())),
+            Self::Short(v) => v.iter().for_each(|x| to.extend(x.to_le_bytes())),
+            Self::Flag(v) => to.extend(v.iter().map(|x| u8::from(*x))),
+            Self::Float(v) => v.iter().for_each(|x| to.extend(x.to_le_bytes())),
+        }
+    }
+
+    /// Appends numbers that [`Column::put_bytes`] gave.
+    pub(super) fn take_bytes(&mut self, from: &[u8]) {
+        let eights = || from.as_chunks().0.iter();
+        match self {
+            Self::Long(v) => v.extend(eights().map(|b| u64::from_le_bytes(*b))),
+            Self::Short(v) => v.extend(from.as_chunks().0.iter().map(|b| u32::from_le_bytes(*b))),
+            Self::Flag(v) => v.extend(from.iter().map(|b| *b != 0)),
+            Self::Float(v) => v.extend(eights().map(|b| f64::from_le_bytes(*b))),
+        }
+    }
+
+    /// Appends some numbers of a column of the same layout.
+    pub(super) fn extend(&mut self, from: &Self, range: std::ops::Range<usize>) {
+        match (self, from) {
+            (Self::Long(to), Self::Long(from)) => to.extend_from_slice(&from[range]),
+            (Self::Short(to), Self::Short(from)) => to.extend_from_slice(&from[range]),
+            (Self::Flag(to), Self::Flag(from)) => to.extend_from_slice(&from[range]),
+            (Self::Float(to), Self::Float(from)) => to.extend_from_slice(&from[range]),
+            _ => {}
+        }
+    }
+
     pub fn clear(&mut self) {
         match self {
             Self::Long(v) => v.clear(),

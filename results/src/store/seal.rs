@@ -1,29 +1,28 @@
 //! Seals a run: the journal's frames as files that every tool reads, under one digest.
 //!
 //! It reads the journal twice, once to check all of it and learn its declarations, once to write. Memory
-//! is bounded by the declarations, the events and one row group a table. Each file gets its name when it
-//! is whole and durable, manifest and seal last, and the journal goes only after the record was read
+//! is bounded by the declarations, the events and [`CELLS_HELD`], and changes no byte of what is sealed. Each file gets
+//! its name when it is whole and durable, manifest and seal last, and the journal goes only after the record was read
 //! back: killed at any instant, the run is as sealed as before or fully, and sealing again does the rest.
 //! It refuses a damaged journal; an unfinished last frame is left out, and the manifest says so.
 
-use super::columns::{Column, GROUP_ROWS, Sheet};
 use super::error::{Operation, StoreError};
 use super::journal::{self, JOURNAL, JournalReader, Tail};
 use super::manifest::{
-    EVENTS, FileEntry, JournalEnd, MANIFEST, Manifest, OPENED, OPS, PENDING, Pending, SEAL, STEPS,
-    TRIALS,
+    EVENTS, FileEntry, JournalEnd, MANIFEST, Manifest, OPENED, PENDING, Pending, SEAL,
+    is_record_file,
 };
-use super::manifest::{is_record_file, table_file};
 use super::read::{Record, Story};
+use super::sheets::Sheets;
 use super::{sync_folder, tables};
-use crate::frame::{Frame, Opened, Provenance, Samples, Steps, Table};
+use crate::frame::{Frame, Opened, Provenance};
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// Cells that all tables together hold back; 128 MiB.
-const CELLS_MAX: usize = 16 << 20;
+/// Cells that all tables together hold back in memory, 64 MiB of them.
+pub const CELLS_HELD: usize = 8 << 20;
 
 /// A run that was sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +38,14 @@ pub struct Sealed {
 /// [`StoreError::Busy`] while the run goes on, [`StoreError::Damaged`] for a journal that is not what
 /// was written, [`StoreError::Empty`] without a first frame, and what files can meet. The journal then stays.
 pub fn seal(dir: &Path) -> Result<Sealed, StoreError> {
+    seal_holding(dir, CELLS_HELD)
+}
+
+/// As [`seal`], with at most about `cells` of the tables in memory; the others wait in a file beside the journal.
+///
+/// # Errors
+/// As [`seal`].
+pub fn seal_holding(dir: &Path, cells: usize) -> Result<Sealed, StoreError> {
     let path = dir.join(JOURNAL);
     let journal = match OpenOptions::new().read(true).write(true).open(&path) {
         Ok(file) => file,
@@ -58,7 +65,7 @@ pub fn seal(dir: &Path) -> Result<Sealed, StoreError> {
         Some(record) => record,
         None => {
             clear(dir)?;
-            write(dir, &survey)?;
+            write(dir, &survey, cells)?;
             Record::open(dir)?
         }
     };
@@ -155,8 +162,8 @@ impl Survey {
     }
 }
 
-fn write(dir: &Path, survey: &Survey) -> Result<(), StoreError> {
-    let mut sheets = Sheets::create(dir, &survey.story.tables, &survey.narrow)?;
+fn write(dir: &Path, survey: &Survey, cells: usize) -> Result<(), StoreError> {
+    let mut sheets = Sheets::create(dir, &survey.story.tables, &survey.narrow, cells)?;
     for frame in JournalReader::open(dir)? {
         match frame? {
             Frame::Steps(steps) => sheets.steps(&steps)?,
@@ -223,159 +230,6 @@ pub(super) fn write_seal(
     sync_folder(dir)
 }
 
-/// The Parquet files of a record while they are written, with the rows that are held back for each.
-pub(super) struct Sheets {
-    steps: Buffered,
-    ops: Buffered,
-    /// Made with the first trial: most runs sweep nothing.
-    trials: Option<Buffered>,
-    dir: PathBuf,
-    tables: Vec<Buffered>,
-    /// Cells held back by all tables.
-    cells: usize,
-}
-
-struct Buffered {
-    sheet: Sheet,
-    columns: Vec<Column>,
-    rows: usize,
-}
-
-impl Buffered {
-    fn new(sheet: Sheet) -> Self {
-        let columns = sheet
-            .specs()
-            .iter()
-            .map(|(_, kind)| Column::new(*kind))
-            .collect();
-        Self {
-            sheet,
-            columns,
-            rows: 0,
-        }
-    }
-
-    /// Cells held back.
-    fn cells(&self) -> usize {
-        self.rows * self.columns.len()
-    }
-
-    /// Appends `count` rows by `put`, which gets the columns and the rows to take, and writes full row groups.
-    fn append(
-        &mut self,
-        count: usize,
-        mut put: impl FnMut(&mut [Column], std::ops::Range<usize>),
-    ) -> Result<(), StoreError> {
-        let mut from = 0;
-        while from < count {
-            let to = count.min(from + GROUP_ROWS - self.rows);
-            put(&mut self.columns, from..to);
-            self.rows += to - from;
-            from = to;
-            if self.rows == GROUP_ROWS {
-                self.flush()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> Result<(), StoreError> {
-        self.sheet.group(&self.columns, self.rows)?;
-        self.columns.iter_mut().for_each(Column::clear);
-        self.rows = 0;
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<FileEntry, StoreError> {
-        self.flush()?;
-        self.sheet.finish()
-    }
-}
-
-impl Sheets {
-    pub fn create(
-        dir: &Path,
-        declared: &[Table],
-        narrow: &[Vec<bool>],
-    ) -> Result<Self, StoreError> {
-        let sheet = |name: &str, specs| Sheet::create(dir, name, specs, &[]).map(Buffered::new);
-        let table = |(table, narrow): (&Table, &Vec<bool>)| {
-            let specs = tables::sample_specs(table, narrow);
-            // Units and sources for whoever opens the file by itself.
-            let note =
-                serde_json::to_string(table).map_err(|e| StoreError::Encode(e.to_string()))?;
-            Sheet::create(
-                dir,
-                &table_file(&table.name),
-                specs,
-                &[("hallmark.table", note)],
-            )
-            .map(Buffered::new)
-        };
-        Ok(Self {
-            steps: sheet(STEPS, tables::step_specs())?,
-            ops: sheet(OPS, tables::op_specs())?,
-            trials: None,
-            dir: dir.to_path_buf(),
-            tables: declared
-                .iter()
-                .zip(narrow)
-                .map(table)
-                .collect::<Result<_, _>>()?,
-            cells: 0,
-        })
-    }
-
-    pub fn steps(&mut self, steps: &Steps) -> Result<(), StoreError> {
-        let rows = &steps.rows;
-        self.steps.append(rows.len(), |columns, range| {
-            tables::put_steps(columns, steps, &rows[range])
-        })?;
-        let ops = &steps.ops;
-        self.ops.append(ops.len(), |columns, range| {
-            tables::put_ops(columns, steps, &ops[range])
-        })?;
-        let trials = &steps.trials;
-        if trials.is_empty() {
-            return Ok(());
-        }
-        let sheet = match &mut self.trials {
-            Some(sheet) => sheet,
-            none => {
-                let made = Sheet::create(&self.dir, TRIALS, tables::trial_specs(), &[])?;
-                none.insert(Buffered::new(made))
-            }
-        };
-        sheet.append(trials.len(), |columns, range| {
-            tables::put_trials(columns, steps, &trials[range])
-        })
-    }
-
-    pub fn samples(&mut self, samples: &Samples) -> Result<(), StoreError> {
-        let Some(table) = self.tables.get_mut(samples.table as usize) else {
-            return Ok(());
-        };
-        let before = table.cells();
-        table.append(samples.at_ns.len(), |columns, range| {
-            tables::put_samples(columns, samples, range)
-        })?;
-        self.cells = self.cells + table.cells() - before;
-        while self.cells > CELLS_MAX
-            && let Some(largest) = self.tables.iter_mut().max_by_key(|t| t.cells())
-        {
-            self.cells -= largest.cells();
-            largest.flush()?;
-        }
-        Ok(())
-    }
-
-    pub fn finish(self) -> Result<Vec<FileEntry>, StoreError> {
-        let sheets = [self.steps, self.ops].into_iter().chain(self.trials);
-        let sheets = sheets.chain(self.tables);
-        sheets.map(Buffered::finish).collect()
-    }
-}
-
 /// Writes a sealed record straight from frames, without a journal: for records that are made, not run.
 ///
 /// `frames`: as a journal would hold them, all declarations before the first row. Gauges are kept in 32
@@ -403,7 +257,7 @@ pub fn synthesize(
     for table in &story.tables {
         shape.check(&Frame::Table(table.clone()))?;
     }
-    let mut sheets = Sheets::create(dir, &story.tables, &widths)?;
+    let mut sheets = Sheets::create(dir, &story.tables, &widths, CELLS_HELD)?;
     for frame in rows {
         shape.check(&frame)?;
         match frame {

@@ -32,6 +32,60 @@ fn sealing_killed_after_any_file_goes_through_when_it_is_repeated() {
 }
 
 #[test]
+fn a_record_is_the_same_however_little_may_be_held_back_while_it_is_sealed() {
+    let whole = TempDir::new().unwrap();
+    journal(whole.path(), &hallmark_tests::hall::of(2, 2, 4).frames());
+    let bytes = fs::read(whole.path().join(JOURNAL)).unwrap();
+    let sealed = seal(whole.path()).unwrap();
+    for cells in [0, 1, 37, 1_000, 10_000] {
+        let again = TempDir::new().unwrap();
+        fs::write(again.path().join(JOURNAL), &bytes).unwrap();
+        assert_eq!(
+            seal_holding(again.path(), cells).unwrap(),
+            sealed,
+            "{cells}"
+        );
+        assert!(files(again.path()) == files(whole.path()), "{cells}");
+    }
+}
+
+#[test]
+fn tables_longer_than_a_row_group_are_the_same_too() {
+    let whole = TempDir::new().unwrap();
+    let mut frames = run::frames(3);
+    let table = frames.iter().find_map(|f| match f {
+        Frame::Samples(samples) => Some(samples.clone()),
+        _ => None,
+    });
+    let mut samples = table.unwrap();
+    let last_ns = samples.at_ns.last().copied().unwrap();
+    let rows = 50_000;
+    samples.at_ns = (0..rows).map(|row| last_ns + 1 + row).collect();
+    for (column, values) in samples.columns.iter_mut().enumerate() {
+        *values = (0..rows)
+            .map(|row| (row * 7 + column as u64) as f64)
+            .collect();
+    }
+    let at = frames.len() - 1;
+    for _ in 0..3 {
+        frames.insert(at, Frame::Samples(samples.clone()));
+        samples.at_ns.iter_mut().for_each(|ns| *ns += rows);
+    }
+    journal(whole.path(), &frames);
+    let bytes = fs::read(whole.path().join(JOURNAL)).unwrap();
+    let sealed = seal(whole.path()).unwrap();
+    for cells in [0, 60_000, 300_000] {
+        let again = TempDir::new().unwrap();
+        fs::write(again.path().join(JOURNAL), &bytes).unwrap();
+        assert_eq!(
+            seal_holding(again.path(), cells).unwrap(),
+            sealed,
+            "{cells}"
+        );
+    }
+}
+
+#[test]
 fn a_torn_journal_is_sealed_without_its_tail_and_says_so() {
     let dir = TempDir::new().unwrap();
     let frames = run::frames(3);
