@@ -360,8 +360,8 @@ impl WorkTrace {
         }
         let held = (self.amounts.len() as u64).saturating_mul(self.bin_ns);
         if end_ns >= held {
-            self.amounts
-                .resize((end_ns / self.bin_ns) as usize + 1, 0.0);
+            let length = (end_ns / self.bin_ns) as usize + 1;
+            lengthen(&mut self.amounts, length, 0.0);
         }
     }
 

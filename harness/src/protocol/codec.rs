@@ -6,10 +6,15 @@ use bytes::{Buf, BufMut};
 use serde::{Serialize, de::DeserializeOwned};
 use std::marker::PhantomData;
 use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 /// Largest message, B; a batch of steps is some hundred kilobytes, the plan of a node with many devices a few megabytes.
 pub const MESSAGE_MAX: usize = 16 << 20;
+
+/// What a stream holds before its first message, B: a controller has four streams for each of thousands of agents.
+const BUFFER: usize = 1 << 10;
+/// What is gathered before it goes out, B.
+const GATHERED: usize = 32 << 10;
 
 /// Messages of type `T` go out and of type `U` come in.
 pub struct Packed<T, U>(PhantomData<(T, U)>);
@@ -46,6 +51,10 @@ impl<T: Serialize> Encoder for Packing<T> {
         rmp_serde::encode::write_named(&mut to.writer(), &item)
             .map_err(|e| Status::internal(format!("a message cannot be written: {e}")))
     }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, GATHERED)
+    }
 }
 
 impl<T: DeserializeOwned> Decoder for Packing<T> {
@@ -56,5 +65,9 @@ impl<T: DeserializeOwned> Decoder for Packing<T> {
         let message = rmp_serde::from_read(from.reader());
         let wrong = |e| Status::invalid_argument(format!("a message cannot be read: {e}"));
         message.map(Some).map_err(wrong)
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, GATHERED)
     }
 }

@@ -29,7 +29,8 @@ pub struct Window {
     pub end_ns: Option<u64>,
     pub devices: Vec<DeviceWindow>,
     pub group: GroupWindow,
-    series: BTreeMap<(u32, u32), SeriesWindow>,
+    /// Boxed: a tree keeps room for about twice as many as it holds.
+    series: BTreeMap<(u32, u32), Box<SeriesWindow>>,
     /// The devices' steps belong together: they reduce into each other.
     coupled: bool,
 }
@@ -212,7 +213,7 @@ impl Window {
     }
 
     pub fn series(&self, table: u32, column: u32) -> Option<&SeriesWindow> {
-        self.series.get(&(table, column))
+        self.series.get(&(table, column)).map(|s| &**s)
     }
 
     /// Whether the ranks' steps belong together.
@@ -226,7 +227,9 @@ impl Window {
         series: (u32, u32),
         fresh: impl FnOnce() -> SeriesWindow,
     ) -> &mut SeriesWindow {
-        self.series.entry(series).or_insert_with(fresh)
+        self.series
+            .entry(series)
+            .or_insert_with(|| Box::new(fresh()))
     }
 
     /// Whether the step is a later one than all before it: work that is told twice counts once.

@@ -21,8 +21,8 @@ use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::path::Path;
 
-/// Cells that all tables together hold back in memory, 64 MiB of them.
-pub const CELLS_HELD: usize = 8 << 20;
+/// Cells that all tables together hold back in memory, 32 MiB of them.
+pub const CELLS_HELD: usize = 4 << 20;
 
 /// A run that was sealed.
 #[derive(Clone, Debug, PartialEq, Eq)]
