@@ -7,6 +7,7 @@
 mod crossing;
 pub mod desk;
 pub mod hall;
+mod sensed;
 mod tables;
 
 use crate::clock;
@@ -71,7 +72,7 @@ pub struct Controller {
     launched: Option<Box<dyn Launched>>,
     /// Device ranges by node, and nodes by device.
     devices: Vec<Range<u32>>,
-    nodes_of: Vec<usize>,
+    nodes_of: Vec<Option<usize>>,
     nodes: Vec<State>,
     /// Reports that have led to all frames up to a number.
     waiting: VecDeque<(Origin, u64)>,
@@ -219,9 +220,8 @@ impl Controller {
 
     /// Numbers the nodes' devices in the plan, and has their workers started.
     pub fn muster(&mut self, devices: Vec<Range<u32>>) {
+        self.nodes_of = hall::nodes_of(&devices);
         self.devices = devices;
-        let of = self.devices.iter().enumerate();
-        self.nodes_of = of.flat_map(|(n, d)| d.clone().map(move |_| n)).collect();
         for (node, range) in self.devices.clone().into_iter().enumerate() {
             self.desk.places()[node].devices = range.clone();
             if !range.is_empty() {
@@ -316,7 +316,7 @@ impl Controller {
     }
 
     fn node_of(&self, device: u32) -> Option<usize> {
-        self.nodes_of.get(device as usize).copied()
+        self.nodes_of.get(device as usize).copied().flatten()
     }
 
     /// Nodes that take part.

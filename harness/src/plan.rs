@@ -94,6 +94,10 @@ pub enum PlanError {
         declared: u32,
         found: u32,
     },
+    #[error(
+        "{profile} declares {what} that the site file does not; with --site that file declares the devices, so name it there"
+    )]
+    InventoryBySite { profile: String, what: &'static str },
     #[error("matmul {gemm} in {dtype} cannot be audited exactly: k must be at most {k_max}")]
     NotExact {
         gemm: Gemm,

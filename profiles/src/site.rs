@@ -52,7 +52,7 @@ pub struct Site {
     #[serde(default)]
     pub kubernetes: Option<Kubernetes>,
     /// Address that the controller listens at and the nodes reach it by, e.g. "10.0.0.5:7400"; port 0 takes a free one,
-    /// and 0.0.0.0 stands for its machine's host name, which is what the launcher `slurm` takes by itself.
+    /// and 0.0.0.0 stands for its machine's host name, which is what `slurm`, `ssh` and `manual` take by themselves.
     /// The launcher `kubernetes` needs one that pods reach.
     #[serde(default)]
     pub address: Option<String>,
@@ -156,10 +156,8 @@ impl Site {
     #[must_use]
     pub fn address(&self) -> &str {
         let usual = match self.launcher {
-            Launcher::Slurm => "0.0.0.0:0",
-            Launcher::Local | Launcher::Kubernetes | Launcher::Ssh | Launcher::Manual => {
-                "127.0.0.1:0"
-            }
+            Launcher::Slurm | Launcher::Ssh | Launcher::Manual => "0.0.0.0:0",
+            Launcher::Local | Launcher::Kubernetes => "127.0.0.1:0",
         };
         self.address.as_deref().unwrap_or(usual)
     }

@@ -45,6 +45,8 @@ pub struct Standing {
     events: Vec<Event>,
     closed: Option<Closed>,
     last_ns: u64,
+    /// Until when somebody drove a run that was then resumed, before it has begun anything.
+    cut_ns: Option<u64>,
     oddities: u64,
 }
 
@@ -147,6 +149,7 @@ impl Standing {
             events: Vec::new(),
             closed: None,
             last_ns: 0,
+            cut_ns: None,
             oddities: 0,
         })
     }
@@ -298,11 +301,16 @@ impl Standing {
         match &event.what {
             What::Segment { index } => {
                 self.known("segment", *index, self.opened.plan.schedule.len())?;
-                self.close_window(event.at_ns);
+                // What a resumed run begins anew ended with the last that was told before: the time in which nobody
+                // drove it is no phase's.
+                let anew = self.windows.last().is_some_and(|w| *index <= w.segment);
+                let cut_ns = self.cut_ns.take().filter(|_| anew);
+                self.close_window(cut_ns.unwrap_or(event.at_ns));
                 let segment = &self.opened.plan.schedule[*index as usize];
                 let window = Window::new(*index, segment, event.at_ns, &self.opened.plan);
                 self.windows.push(window);
             }
+            What::Resumed { lost_ns } => self.cut_ns = Some(event.at_ns.saturating_sub(*lost_ns)),
             What::Gap { table, .. } => self.known("table", *table, self.tables.len())?,
             What::Regrouped { members, .. } => {
                 self.members.push((event.at_ns, members.clone()));

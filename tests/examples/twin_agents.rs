@@ -478,8 +478,9 @@ fn tell(agents: &[Agent], busy: &[(u64, f64, u64)], peak_kb: u64) {
     );
     let _ = writeln!(
         text,
-        "orders: {}; after the time at which they begin: median {:.3} ms, last {:.3} ms",
+        "orders: {}; after the time at which they begin: {} by more than 10 ms; median {:.3} ms, last {:.3} ms",
         late.len(),
+        late.iter().filter(|ns| **ns > 10_000_000).count(),
         ms(late.get(late.len() / 2).copied().unwrap_or(0)),
         ms(late.last().copied().unwrap_or(0)),
     );

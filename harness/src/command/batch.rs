@@ -100,6 +100,13 @@ fn words(args: &Run, site: &Path, folder: &Path) -> Result<Vec<String>, Failure>
     if let Some(nvml) = &args.show.nvml {
         words.push(format!("--nvml={}", text(nvml)?));
     }
+    if let Some(library) = &args.mpi {
+        let own = match library.as_os_str() == "none" {
+            true => library.clone(),
+            false => std::path::absolute(library).map_err(Failure::broken)?,
+        };
+        words.push(format!("--mpi={}", text(&own)?));
+    }
     words.extend(["--".to_owned(), profile]);
     Ok(words)
 }

@@ -71,7 +71,7 @@ pub fn run(args: &Run, path: &Path, loaded: &Loaded) -> Result<Exit, Failure> {
     if rehearsal {
         view.note("a rehearsal: nodes may be processes of one machine, and no site is accepted");
     }
-    view.note(&waiting(&site, &folder)?);
+    view.note(&waiting(&site, &folder, args.mpi.as_deref())?);
     let start = Start {
         site: &site,
         folder: &folder,
@@ -140,16 +140,32 @@ fn asked(loaded: &Loaded) -> Asked {
 }
 
 /// What is waited for, and what is to be done for it.
-pub(super) fn waiting(site: &LoadedSite, folder: &Path) -> Result<String, Failure> {
+pub(super) fn waiting(
+    site: &LoadedSite,
+    folder: &Path,
+    mpi: Option<&Path>,
+) -> Result<String, Failure> {
     let nodes = site.nodes().count();
     if site.site.launcher != Launcher::Manual {
         return Ok(format!("waiting for {nodes} nodes"));
     }
-    let join = std::path::absolute(super::beside(folder, JOIN)).map_err(Failure::broken)?;
     Ok(format!(
-        "waiting for {nodes} nodes; start one process on each, e.g. by mpirun or srun: hallmark agent --join {}",
-        quoted(&join.display().to_string())
+        "waiting for {nodes} nodes; start one process on each, e.g. by mpirun or srun: {}",
+        by_hand(folder, mpi)?
     ))
+}
+
+/// The command that somebody types on each node.
+pub(super) fn by_hand(folder: &Path, mpi: Option<&Path>) -> Result<String, Failure> {
+    let join = std::path::absolute(super::beside(folder, JOIN)).map_err(Failure::broken)?;
+    let mut words = format!(
+        "hallmark agent --join {}",
+        quoted(&join.display().to_string())
+    );
+    if let Some(library) = mpi {
+        words += &format!(" --mpi {}", quoted(&library.display().to_string()));
+    }
+    Ok(words)
 }
 
 /// Whether nodes may be processes of one machine; then no site is ever accepted.

@@ -244,6 +244,7 @@ pub(super) fn create(folder: &Path) -> Result<JournalWriter, Failure> {
             folder.display()
         ))
     };
+    super::stop::forget(folder);
     std::fs::create_dir_all(folder).map_err(|e| fail(e.to_string()))?;
     let room = rustix::fs::statvfs(folder).map(|s| s.f_bavail.saturating_mul(s.f_frsize));
     if let Ok(room) = room.map_err(|e| fail(e.to_string()))

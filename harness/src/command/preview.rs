@@ -4,11 +4,11 @@
 //! For Kubernetes and Slurm it prints what they take as it is, for other launchers the command of each node.
 
 use super::load::{folder, run_id};
-use super::{batch, beside, hall, say};
+use super::{batch, hall, say};
 use crate::cli::Run;
 use crate::exit::{Exit, Failure};
 use crate::launch::kubernetes::{self, manifest::Order};
-use crate::launch::{line, local, quoted, slurm, ssh};
+use crate::launch::{line, local, slurm, ssh};
 use hallmark_profiles::profile::Loaded;
 use hallmark_profiles::site::{Launcher, LoadedSite};
 use std::path::Path;
@@ -53,9 +53,8 @@ pub fn show(
         Launcher::Ssh => each(site, |_, node| ssh::command(node, &program, &arguments)),
         Launcher::Local => each(site, |_, _| local::command(&program, &arguments)),
         Launcher::Manual => {
-            let join = std::path::absolute(beside(&folder, hall::JOIN)).map_err(Failure::broken)?;
-            let join = quoted(&join.display().to_string());
-            format!("# on each of {world} nodes:\nhallmark agent --join {join}\n")
+            let command = hall::by_hand(&folder, args.mpi.as_deref())?;
+            format!("# on each of {world} nodes:\n{command}\n")
         }
     };
     say(&text);

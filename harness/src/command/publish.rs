@@ -23,6 +23,14 @@ pub fn publish(args: &Publish) -> Result<Exit, Failure> {
     // All are read before the first is sent: a wrong name among many leaves nothing half done.
     let mut ready = Vec::new();
     for folder in &args.records {
+        if folder.is_file() {
+            // Beside runs/ID lie what its job was asked with and what it said.
+            say(&format!(
+                "left out, since it is no folder: {}",
+                folder.display()
+            ));
+            continue;
+        }
         let record = Record::open(folder).map_err(Failure::inconclusive)?;
         let partition = Partition::new(&args.site, record.opened()).map_err(failure)?;
         ready.push((folder, record, partition));

@@ -13,7 +13,7 @@ use hallmark_results::standing::Standing;
 use hallmark_results::store::error::StoreError;
 use hallmark_results::store::journal::JournalWriter;
 use hallmark_results::store::read;
-use hallmark_results::store::seal::seal as seal_files;
+use hallmark_results::store::seal::{CELLS_HELD, Sealed, seal_telling};
 use hallmark_results::verdict::{self, Verdict};
 use std::io::IsTerminal;
 use std::path::Path;
@@ -21,6 +21,9 @@ use std::time::Duration;
 
 /// Time that a disk has at the end of a run for what it has not taken yet.
 const LAST_WRITES: Duration = Duration::from_secs(60);
+
+/// Between two lines about how far a long seal is.
+const TOLD_NS: u64 = 10_000_000_000;
 
 /// A record that has been read and judged.
 pub(super) struct Judged {
@@ -47,7 +50,10 @@ pub fn conclude(
         Ok(written) => Err(format!("{} frames never reached the disk", written.lost)),
         Err(why) => Err(why),
     };
-    let sealed = closed.and_then(|_| seal_files(folder).map_err(|e| e.to_string()));
+    let sealed = closed.and_then(|_| {
+        let sealed = seal_files(folder, &mut |text| view.note(text));
+        sealed.map_err(|e| e.to_string())
+    });
     if let Err(why) = sealed {
         let verdict = verdict::judge(&standing);
         let story = Story {
@@ -78,6 +84,24 @@ pub fn conclude(
         judged.head.as_deref().unwrap_or(""),
     );
     Ok(Exit::from(&judged.verdict))
+}
+
+/// Seals, and tells from time to time how far it is, where that takes long.
+fn seal_files(folder: &Path, tell: &mut dyn FnMut(&str)) -> Result<Sealed, StoreError> {
+    let mut next_ns = clock::monotonic_ns() + TOLD_NS;
+    let mut long = false;
+    let sealed = seal_telling(folder, CELLS_HELD, &mut |progress| {
+        let now_ns = clock::monotonic_ns();
+        if now_ns >= next_ns {
+            next_ns = now_ns + TOLD_NS;
+            long = true;
+            tell(&format!("sealing the record: {progress}"));
+        }
+    });
+    if long && sealed.is_ok() {
+        tell("sealed; reading the record again to judge it");
+    }
+    sealed
 }
 
 /// A story's owner: holds the text that it borrows.
@@ -144,7 +168,8 @@ pub fn seal(folder: &Path) -> Result<Exit, Failure> {
         journal.append(&closed).map_err(Failure::broken)?;
     }
     journal.close().map_err(Failure::broken)?;
-    seal_files(folder).map_err(Failure::broken)?;
+    let tell = &mut |text: &str| eprintln!("hallmark: {text}");
+    seal_files(folder, tell).map_err(Failure::broken)?;
     let judged = open(folder, None)?;
     let told = judged.story(folder);
     write_all(folder, &told.as_story())?;

@@ -45,6 +45,7 @@ pub fn resume(args: &Resume) -> Result<Exit, Failure> {
             args.run.display()
         )));
     }
+    super::stop::forget(&args.run);
     let (journal, _) = JournalWriter::recover(&args.run).map_err(Failure::usage)?;
     let standing = fold(&args.run)?;
     resumable(&standing)?;
@@ -185,7 +186,7 @@ fn on_all_nodes(
     let mut controller = Controller::start(&site, &run_id(&args.run), rehearsal, &inlet)?;
     super::stop::watch(&args.run, &inlet);
     let interrupted = || hall::wants_to_end(&inbox);
-    view.note(&hall::waiting(&site, &args.run)?);
+    view.note(&hall::waiting(&site, &args.run, args.mpi.as_deref())?);
     let start = hall::Start {
         site: &site,
         folder: &args.run,

@@ -26,11 +26,16 @@ const ORDER: &str = ".stop";
 const IN_ORDER: &str = "in order\n";
 const NOW: &str = "now\n";
 
+/// Removes an order that was left for an earlier life of this run; before anybody can know of the new one.
+pub(super) fn forget(folder: &Path) {
+    if !journal::is_written(folder) {
+        let _ = std::fs::remove_file(beside(folder, ORDER));
+    }
+}
+
 /// Hands a run the orders that are left for it, as long as it listens.
 pub(super) fn watch(folder: &Path, inlet: &Inlet) {
     let order = beside(folder, ORDER);
-    // One that was left for an earlier life of this run is not for this one.
-    let _ = std::fs::remove_file(&order);
     let inlet = inlet.clone();
     std::thread::spawn(move || {
         loop {

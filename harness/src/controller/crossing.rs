@@ -4,12 +4,16 @@
 //! It decides when all have shown their cards. It refuses what belongs to another formation, or comes twice.
 
 use crate::bridge::Tried;
+use crate::protocol::codec::MESSAGE_MAX;
 use crate::protocol::link::{Cards, Claim, Span, TRIAL, Task, World};
 use hallmark_kernels::collective::exact::EXACT_RANKS_MAX;
 use hallmark_kernels::collective::host::RANKS_MAX;
 use hallmark_kernels::collective::pairs::{Pair, ROUNDS_MAX};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+
+/// What a card takes beside its words, B.
+const CARD: usize = 16;
 
 /// The current formation.
 #[derive(Default)]
@@ -66,11 +70,29 @@ impl Crossing {
     }
 
     /// A node's bridge shows its cards.
-    pub fn show(&mut self, node: usize, generation: u32, round: u32, cards: Cards) {
+    ///
+    /// # Errors
+    /// They are more than each of so many nodes may show: what all show goes to each as one message.
+    pub fn show(
+        &mut self,
+        node: usize,
+        generation: u32,
+        round: u32,
+        cards: Cards,
+    ) -> Result<(), String> {
         let current = self.generation == Some(generation) && self.round == round;
-        if current && self.nodes.contains(&node) {
-            self.shown.entry(node).or_insert(cards);
+        if !current || !self.nodes.contains(&node) {
+            return Ok(());
         }
+        let bytes: usize = cards.iter().map(|(k, v)| k.len() + v.len() + CARD).sum();
+        let most = MESSAGE_MAX / 2 / self.nodes.len().max(1);
+        if bytes > most {
+            return Err(format!(
+                "its bridge shows the others {bytes} B, and {most} B are for each"
+            ));
+        }
+        self.shown.entry(node).or_insert(cards);
+        Ok(())
     }
 
     /// What is to be told to whom, once all bridges have shown their cards of this round.

@@ -5,7 +5,7 @@
 
 use super::crossing::Crossing;
 use super::hall::{Hall, Joined, Line, Refusal};
-use super::tables;
+use super::{sensed, tables};
 use crate::clock;
 use crate::protocol::FromWorker;
 use crate::protocol::authority::{Credentials, is_for};
@@ -130,16 +130,20 @@ impl Desk {
         lock(&self.crossing)
     }
 
-    /// Takes what a bridge has put up, and shows it to all once they all have.
-    fn show(&self, node: usize, generation: u32, round: u32, cards: Cards) {
-        self.crossing().show(node, generation, round, cards);
-        let Some((nodes, task)) = self.crossing().complete() else {
-            return;
-        };
+    /// Takes what a bridge has put up, and shows it to all once they all have; gives why, where a group loses it by that.
+    fn show(&self, node: usize, generation: u32, round: u32, cards: Cards) -> Option<String> {
+        let mut crossing = self.crossing();
+        if let Err(why) = crossing.show(node, generation, round, cards) {
+            return crossing.ended(node, generation, Err(why));
+        }
+        let complete = crossing.complete();
+        drop(crossing);
+        let (nodes, task) = complete?;
         for node in nodes {
             self.hall().task(node, task.clone());
             self.wake(node);
         }
+        None
     }
 
     /// Has a node's link look at what the node is to be told.
@@ -208,8 +212,8 @@ impl Desk {
         let input = match report.said {
             Said::Worker { device, report } => {
                 known(Some(device))?;
-                if let FromWorker::Steps(steps) = &report {
-                    known(Some(steps.device))?;
+                for other in sensed::also_of(&report) {
+                    known(Some(*other))?;
                 }
                 Input::Worker(device, report)
             }
@@ -235,15 +239,15 @@ impl Desk {
                 if let What::Gap { table: id, .. } = &mut what {
                     *id = table(*id)?;
                 }
-                Input::Event(on_node(what, &name()), device)
+                Input::Event(sensed::event(what, device, &name())?, device)
             }
             Said::Cards {
                 generation,
                 round,
                 cards,
             } => {
-                self.show(node, generation, round, cards);
-                return Ok(None);
+                let why = self.show(node, generation, round, cards);
+                return Ok(why.map(|why| from(broken_bridge(&name(), &why))));
             }
             Said::Bridge {
                 generation,
@@ -272,22 +276,6 @@ fn broken_bridge(node: &str, why: &str) -> Input {
     let kind = FaultKind::Collective;
     let detail = format!("node `{node}`: {why}");
     Input::Event(What::Fault { kind, detail }, None)
-}
-
-/// What a node tells of itself bears its name in the record of all.
-fn on_node(what: What, node: &str) -> What {
-    match what {
-        What::AsFound { key, value } => What::AsFound {
-            key: format!("{node}: {key}"),
-            value,
-        },
-        What::Absent { what, why, remedy } => What::Absent {
-            what: format!("{node}: {what}"),
-            why,
-            remedy,
-        },
-        what => what,
-    }
 }
 
 impl Place {

@@ -6,9 +6,21 @@
 
 use crate::protocol::link::{Claim, Pass, Task, VERSION};
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 
 /// A node that was heard on neither connection for this long is a fault; with the look at the clock it is found within 10 s.
 pub const NODE_SILENCE_NS: u64 = 8_000_000_000;
+/// Nodes by device, of the devices by node: one that has not come back leaves a hole among the numbers.
+pub fn nodes_of(devices: &[Range<u32>]) -> Vec<Option<usize>> {
+    let all = devices.iter().map(|own| own.end).max().unwrap_or(0);
+    let mut nodes = vec![None; all as usize];
+    for (node, own) in devices.iter().enumerate() {
+        let own = nodes.get_mut(own.start as usize..own.end as usize);
+        own.into_iter().for_each(|places| places.fill(Some(node)));
+    }
+    nodes
+}
+
 /// What is told of such a node.
 pub fn silence(node: &str, quiet_ns: u64) -> String {
     format!(

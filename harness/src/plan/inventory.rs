@@ -16,6 +16,15 @@ pub(super) fn declared(
 ) -> Result<Option<Inventory>, PlanError> {
     let profile = &loaded.profile;
     if let Some(hall) = &settings.hall {
+        if let Some(own) = &profile.inventory {
+            let other = own.sku.is_some() && own.sku != hall.inventory.sku;
+            if other || !own.uuids.is_empty() {
+                return Err(PlanError::InventoryBySite {
+                    profile: profile.name.clone(),
+                    what: if other { "a model" } else { "UUIDs" },
+                });
+            }
+        }
         let declared = profile.inventory.as_ref().map(|i| i.devices);
         let found = hall.inventory.devices;
         return match declared.filter(|d| *d != found) {

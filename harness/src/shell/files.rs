@@ -1,7 +1,7 @@
 //! How many files this process may have open at once.
 //!
-//! A hall's record is two files for each device, all written side by side when it is sealed, and a controller has two
-//! connections to each node; what a login shell allows at first (often 1,024) is less than a hall of 512 needs.
+//! A controller has two connections to each node; what a login shell allows at first (often 1,024) is less than a hall of
+//! 512 needs.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 

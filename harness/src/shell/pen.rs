@@ -28,8 +28,10 @@ pub struct Pen {
     written: Receiver<Written>,
     /// Frames handed over that the thread has not looked at: a disk that hangs must not fill the memory.
     waiting: Arc<AtomicUsize>,
-    /// Frames that were not even handed over.
+    /// Frames that were not even handed over, and those of them of which the run was told.
     refused: AtomicUsize,
+    told: AtomicUsize,
+    inputs: Inlet,
     /// Frames handed over, and those of them that are on disk or will never be.
     handed: AtomicU64,
     durable: Arc<AtomicU64>,
@@ -55,7 +57,7 @@ impl Pen {
             troubles: Vec::new(),
             waiting: Arc::clone(&waiting),
             durable: Arc::clone(&durable),
-            inputs,
+            inputs: inputs.clone(),
         };
         let (end, written) = channel();
         // Nobody joins this thread: one whose disk hangs cannot be ended.
@@ -67,6 +69,8 @@ impl Pen {
             written,
             waiting,
             refused: AtomicUsize::new(0),
+            told: AtomicUsize::new(0),
+            inputs,
             handed: AtomicU64::new(0),
             durable,
         }
@@ -86,13 +90,29 @@ impl Pen {
     pub fn write(&self, frame: Frame) {
         if self.waiting.load(Ordering::Relaxed) >= KEPT_MAX {
             self.refused.fetch_add(1, Ordering::Relaxed);
+            // Nothing from here on is durable: whoever sent it keeps it, and this journal has a hole.
+            self.handed.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        self.tell();
         if let Some(frames) = &self.frames {
             self.waiting.fetch_add(1, Ordering::Relaxed);
             self.handed.fetch_add(1, Ordering::Relaxed);
             // The thread ends only after this sender is dropped.
             let _ = frames.send(frame);
+        }
+    }
+
+    /// Tells the run of frames that were refused, now that there is room for what it makes of that: the hole stands in the
+    /// record, whoever seals it.
+    fn tell(&self) {
+        let refused = self.refused.load(Ordering::Relaxed);
+        let untold = refused.saturating_sub(self.told.load(Ordering::Relaxed));
+        if untold > 0 {
+            let what = format!("{untold} frames were refused, since the disk took none for long");
+            if self.inputs.offer(Input::JournalFailed(what)) {
+                self.told.store(refused, Ordering::Relaxed);
+            }
         }
     }
 

@@ -158,7 +158,10 @@ impl Crew {
             {
                 Ok(Input::Worker(device, FromWorker::Fault { detail, .. }))
                 | Ok(Input::Gone(device, detail)) => {
-                    if let Some(flag) = waiting.get_mut(device as usize).filter(|w| **w) {
+                    // Also one that has answered: it is not there when the others are ready.
+                    if let Some(flag) = waiting.get_mut(device as usize)
+                        && !self.is_missing(device)
+                    {
                         *flag = false;
                         self.drop_device(device, FaultKind::Missing, detail);
                     }

@@ -71,7 +71,7 @@ fn an_address_that_is_not_given_is_the_launchers_own() {
         "0.0.0.0:0"
     );
     let text = usual
-        .replace("launcher = \"slurm\"", "launcher = \"ssh\"")
+        .replace("launcher = \"slurm\"", "launcher = \"local\"")
         .replace("[slurm]\npartition = \"gpu\"\ntime_limit = \"80 h\"\n", "");
     assert_eq!(
         parse(&text, "hall.toml").unwrap().site.address(),

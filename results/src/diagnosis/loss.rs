@@ -22,7 +22,7 @@ const SILENCE_PERIODS: u64 = 4;
 /// tenth.
 const DEAD: f64 = 0.03;
 const OFF_THE_BUS: u64 = 79;
-/// A clock that is off by this much, s. Source: METRICS.md, 10 ms, and ten times that for a sure name.
+/// A clock that is off by this much, s: 10 ms spoils what is compared between nodes; ten times that for a sure name.
 const OFFSET_S: f64 = 0.1;
 const WIRED: [Level; 3] = [Level::Node, Level::Tray, Level::Rack];
 

@@ -28,7 +28,7 @@ const STUCK_LONGEST: f64 = 2.0;
 const STALE_MOVES: f64 = 0.3;
 const STALE_LEAST: f64 = 0.5;
 const STALE_SEEN: u64 = 100;
-/// Age of a reading that is no news, s. Source: METRICS.md, gaps of a node.
+/// Age of a reading that is no news, s: twice the longest gap that a node's telemetry may have.
 const AGE_S: f64 = 5.0;
 /// A factor that a meter's accuracy class does not allow.
 const SCALE: f64 = 0.025;

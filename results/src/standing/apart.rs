@@ -114,6 +114,7 @@ impl Standing {
             events: Vec::new(),
             closed: None,
             last_ns: 0,
+            cut_ns: None,
             oddities: 0,
         }
     }

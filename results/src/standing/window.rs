@@ -73,6 +73,8 @@ pub struct GroupWindow {
     open_ops: BTreeMap<(u64, u32), OpenOp>,
     /// Latest step of each device, and how many of its operations were reported.
     cursors: Vec<(u64, u32)>,
+    /// Operations that were given up, and those that ranks told of otherwise than others.
+    spoilt_ops: u64,
     /// Steps that some rank never reported.
     pub incomplete: u64,
 }
@@ -331,8 +333,16 @@ impl GroupWindow {
             sweep: SweepWindow::default(),
             open_ops: BTreeMap::new(),
             cursors: Vec::new(),
+            spoilt_ops: 0,
             incomplete: 0,
         }
+    }
+
+    /// Operations that are in no figure, since not every rank told of them alike; of a window that has ended also those that
+    /// are open.
+    pub fn untold_ops(&self, ended: bool) -> u64 {
+        let open = if ended { self.open_ops.len() } else { 0 };
+        self.spoilt_ops.saturating_add(open as u64)
     }
 
     /// All ranks report the same operation; it is one, as long as from the first start to the last end.
@@ -362,7 +372,7 @@ impl GroupWindow {
         if open.bytes != op.bytes {
             // Ranks that disagree on what they moved have moved nothing that counts.
             self.open_ops.remove(&key);
-            self.incomplete += 1;
+            self.spoilt_ops += 1;
         } else if open.ranks >= members.max(1)
             && let Some(done) = self.open_ops.remove(&key)
         {
@@ -375,7 +385,7 @@ impl GroupWindow {
         }
         if self.open_ops.len() > OPEN_STEPS {
             self.open_ops.pop_first();
-            self.incomplete += 1;
+            self.spoilt_ops += 1;
         }
         whole
     }

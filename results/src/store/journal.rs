@@ -449,6 +449,11 @@ impl JournalReader {
         self.mark.frames
     }
 
+    /// Bytes of the journal when it was opened.
+    pub fn length(&self) -> u64 {
+        self.length
+    }
+
     /// Byte at which the frames read so far end.
     pub fn bytes(&self) -> u64 {
         self.mark.bytes

@@ -32,20 +32,49 @@ pub struct Sealed {
     pub manifest: Manifest,
 }
 
+/// How far sealing is, of the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Bytes of the journal that were checked.
+    Checked(u64, u64),
+    /// Frames of the journal that were read again.
+    Read(u64, u64),
+    /// Files that were written.
+    Written(u64, u64),
+}
+
+impl std::fmt::Display for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let percent = |part: &u64, whole: &u64| 100 * u128::from(*part) / u128::from(*whole).max(1);
+        match self {
+            Self::Checked(part, whole) => {
+                write!(f, "{} % of the journal checked", percent(part, whole))
+            }
+            Self::Read(part, whole) => write!(f, "{} % of the rows read", percent(part, whole)),
+            Self::Written(part, whole) => write!(f, "{part} of {whole} files written"),
+        }
+    }
+}
+
 /// Seals the run in `dir`. A run that is sealed already is checked and returned as it is.
 ///
 /// # Errors
 /// [`StoreError::Busy`] while the run goes on, [`StoreError::Damaged`] for a journal that is not what
 /// was written, [`StoreError::Empty`] without a first frame, and what files can meet. The journal then stays.
 pub fn seal(dir: &Path) -> Result<Sealed, StoreError> {
-    seal_holding(dir, CELLS_HELD)
+    seal_telling(dir, CELLS_HELD, &mut |_| {})
 }
 
-/// As [`seal`], with at most about `cells` of the tables in memory; the others wait in a file beside the journal.
+/// As [`seal`], with at most about `cells` of the tables in memory; the others wait in a file beside the journal. `tell`
+/// hears after each frame and file how far it is.
 ///
 /// # Errors
 /// As [`seal`].
-pub fn seal_holding(dir: &Path, cells: usize) -> Result<Sealed, StoreError> {
+pub fn seal_telling(
+    dir: &Path,
+    cells: usize,
+    tell: &mut dyn FnMut(Progress),
+) -> Result<Sealed, StoreError> {
     let path = dir.join(JOURNAL);
     let journal = match OpenOptions::new().read(true).write(true).open(&path) {
         Ok(file) => file,
@@ -57,7 +86,7 @@ pub fn seal_holding(dir: &Path, cells: usize) -> Result<Sealed, StoreError> {
         // Another process sealed the run between the opening and the lock.
         return sealed(&Record::open(dir)?);
     }
-    let survey = Survey::read(dir)?;
+    let survey = Survey::read(dir, tell)?;
     let done = Record::open(dir)
         .ok()
         .filter(|r| r.manifest().journal == survey.end);
@@ -65,7 +94,7 @@ pub fn seal_holding(dir: &Path, cells: usize) -> Result<Sealed, StoreError> {
         Some(record) => record,
         None => {
             clear(dir)?;
-            write(dir, &survey, cells)?;
+            write(dir, &survey, cells, tell)?;
             Record::open(dir)?
         }
     };
@@ -116,12 +145,13 @@ struct Survey {
 }
 
 impl Survey {
-    fn read(dir: &Path) -> Result<Self, StoreError> {
+    fn read(dir: &Path, tell: &mut dyn FnMut(Progress)) -> Result<Self, StoreError> {
         let mut reader = JournalReader::open(dir)?;
         let mut opened = None;
         let mut story = Story::default();
         let mut narrow: Vec<Vec<bool>> = Vec::new();
-        for frame in &mut reader {
+        while let Some(frame) = reader.next() {
+            tell(Progress::Checked(reader.bytes(), reader.length()));
             match frame? {
                 Frame::Opened(first) => opened = Some(*first),
                 Frame::Table(table) if table.id as usize == narrow.len() => {
@@ -162,16 +192,22 @@ impl Survey {
     }
 }
 
-fn write(dir: &Path, survey: &Survey, cells: usize) -> Result<(), StoreError> {
+fn write(
+    dir: &Path,
+    survey: &Survey,
+    cells: usize,
+    tell: &mut dyn FnMut(Progress),
+) -> Result<(), StoreError> {
     let mut sheets = Sheets::create(dir, &survey.story.tables, &survey.narrow, cells)?;
-    for frame in JournalReader::open(dir)? {
+    for (frame, index) in JournalReader::open(dir)?.zip(1..) {
+        tell(Progress::Read(index, survey.end.frames));
         match frame? {
             Frame::Steps(steps) => sheets.steps(&steps)?,
             Frame::Samples(samples) => sheets.samples(&samples)?,
             _ => {}
         }
     }
-    let files = sheets.finish()?;
+    let files = sheets.finish(tell)?;
     write_seal(
         dir,
         &survey.opened,
@@ -271,6 +307,6 @@ pub fn synthesize(
         frames: 0,
         torn_bytes: 0,
     };
-    write_seal(dir, opened, story, sheets.finish()?, end)?;
+    write_seal(dir, opened, story, sheets.finish(&mut |_| {})?, end)?;
     Ok(Record::open(dir)?.head().to_owned())
 }

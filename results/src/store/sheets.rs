@@ -7,6 +7,7 @@
 use super::columns::{Column, GROUP_ROWS, Sheet, Spec};
 use super::error::StoreError;
 use super::manifest::{FileEntry, OPS, STEPS, TRIALS, table_file};
+use super::seal::Progress;
 use super::spool::Spool;
 use super::tables;
 use crate::frame::{Samples, Steps, Table};
@@ -251,11 +252,13 @@ impl<'a> Sheets<'a> {
     }
 
     /// Writes what is left and gives the files their names.
-    pub fn finish(mut self) -> Result<Vec<FileEntry>, StoreError> {
+    pub fn finish(mut self, tell: &mut dyn FnMut(Progress)) -> Result<Vec<FileEntry>, StoreError> {
         let groups = [self.steps, self.ops].into_iter().chain(self.trials);
         let mut files: Vec<FileEntry> = groups.map(Group::finish).collect::<Result<_, _>>()?;
+        let all = files.len() + self.tables.len();
         for table in self.tables {
             files.push(table.finish(self.dir, &mut self.spool)?);
+            tell(Progress::Written(files.len() as u64, all as u64));
         }
         Ok(files)
     }

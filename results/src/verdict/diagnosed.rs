@@ -105,7 +105,7 @@ fn doubts(diagnosis: &Diagnosis, metric: Metric, place: &Observed) -> bool {
     );
     let told = |m: Metric| diagnosis.evidence.iter().any(|s| s.metric == m);
     let of_power = OF_POWER.contains(&metric) && OF_POWER.into_iter().any(told);
-    // Junction above coolant, by power: METRICS.md.
+    // Junction above coolant, by power.
     let of_heat = metric == Metric::RTh
         && [Metric::TempCore, Metric::PowerDraw, Metric::PowerInstant]
             .into_iter()

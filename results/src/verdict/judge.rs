@@ -19,6 +19,7 @@ use crate::stats::multiplicity::holm;
 use hallmark_profiles::criterion::{Criterion, Reference, Scope, Side, Statistic};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::Unit;
+use std::collections::BTreeMap;
 
 /// Metrics of the run as a whole, which need no particular phase to have begun.
 pub(super) const RUN_WIDE: [Metric; 9] = [
@@ -272,10 +273,7 @@ fn weigh(
     if criterion.metric != Metric::Duty {
         let mut failed: Vec<Weighed> = before.iter().flat_map(|s| all(s)).collect();
         failed.retain(|w| w.0.outcome == Outcome::Failed);
-        for (seen, ..) in &mut failed {
-            seen.why = "before the run was resumed".to_owned();
-        }
-        weighed.extend(failed);
+        once_a_place(&mut weighed, failed);
     }
     let count = weighed.len();
     // The worst first: failed before unknown before passed, and among equals the likelier miss.
@@ -311,6 +309,23 @@ fn weigh(
         } else {
             p_holds
         },
+    }
+}
+
+/// What an earlier pass has shown to be wrong stays so; a place that misses in both passes is one place that misses.
+fn once_a_place(weighed: &mut Vec<Weighed>, earlier: Vec<Weighed>) {
+    let places = weighed.iter().map(|w| w.0.place.clone());
+    let mut at: BTreeMap<String, usize> = places.zip(0..).collect();
+    for (mut seen, p, limits) in earlier {
+        seen.why = "before the run was resumed".to_owned();
+        match at.get(&seen.place).and_then(|at| weighed.get_mut(*at)) {
+            Some(now) if now.0.outcome == Outcome::Failed => now.1 = now.1.min(p),
+            Some(now) => *now = (seen, p, limits),
+            None => {
+                at.insert(seen.place.clone(), weighed.len());
+                weighed.push((seen, p, limits));
+            }
+        }
     }
 }
 

@@ -60,6 +60,13 @@ pub struct Scene<'a> {
     pub end_ns: u64,
 }
 
+/// What is known of those operations alone of which each rank told.
+const OF_ALL_RANKS: [Metric; 3] = [
+    Metric::AllreduceAlgbw,
+    Metric::AllreduceBusbw,
+    Metric::AllreduceLatency,
+];
+
 fn missing<'a>(place: impl Into<String>, why: impl Into<String>) -> Sight<'a> {
     Sight::new(place, None, Evidence::Missing(why.into()))
 }
@@ -89,11 +96,20 @@ impl<'a> Scene<'a> {
             sights.iter_mut().for_each(|s| self.enforce(s));
         }
         let oddities = self.standing.oddities();
+        let untold = match self.window.coupled() && OF_ALL_RANKS.contains(&criterion.metric) {
+            true => self.window.group.untold_ops(self.window.end_ns.is_some()),
+            false => 0,
+        };
         let why = if self.length() == 0 && !RUN_WIDE.contains(&criterion.metric) {
             Some("the phase has no length".to_owned())
         } else if oddities > 0 {
             Some(format!(
                 "{oddities} rows of this record contradict themselves or come twice"
+            ))
+        } else if untold > 0 {
+            // They need not be like the others: a slow one may be left out on purpose.
+            Some(format!(
+                "{untold} all-reduces were not told by every rank alike"
             ))
         } else {
             None

@@ -5,8 +5,13 @@ use hallmark_results::frame::{Event, Frame, What};
 use hallmark_results::verdict::{Outcome, Verdict, judge};
 use hallmark_tests::synthetic::{Record, finding, fold, of, record};
 
-/// The verdict on a run that was cut off at a share of a phase and began this phase anew there.
+/// The verdict on a run that was cut off at a share of a phase and began this phase anew there at once.
 fn resumed(run: &Record, phase: &str, at: f64) -> Verdict {
+    after(run, phase, at, 0)
+}
+
+/// The same, where nobody drove it for some time before it went on.
+fn after(run: &Record, phase: &str, at: f64, outage_ns: u64) -> Verdict {
     let mut frames = run.frames();
     let Some(Frame::Opened(opened)) = frames.first() else {
         unreachable!("a run has an opening frame");
@@ -20,17 +25,85 @@ fn resumed(run: &Record, phase: &str, at: f64) -> Verdict {
     let Frame::Event(first) = frames[from].clone() else {
         unreachable!("it is an event");
     };
-    let at_ns = first.at_ns + (at * length as f64) as u64;
+    let cut_ns = first.at_ns + (at * length as f64) as u64;
+    let later = |ns: &mut u64| {
+        if *ns >= cut_ns {
+            *ns += outage_ns;
+        }
+    };
+    for frame in &mut frames {
+        match frame {
+            Frame::Event(event) => later(&mut event.at_ns),
+            Frame::Closed(closed) => later(&mut closed.at_ns),
+            Frame::Samples(samples) => samples.at_ns.iter_mut().for_each(later),
+            Frame::Steps(steps) => {
+                // A step that the cut fell into was never told.
+                steps
+                    .rows
+                    .retain(|r| r.start_ns >= cut_ns || r.end_ns < cut_ns);
+                steps
+                    .ops
+                    .retain(|o| o.start_ns >= cut_ns || o.end_ns < cut_ns);
+                for row in &mut steps.rows {
+                    [&mut row.due_ns, &mut row.start_ns, &mut row.end_ns]
+                        .into_iter()
+                        .for_each(later);
+                }
+                for op in &mut steps.ops {
+                    [&mut op.start_ns, &mut op.end_ns]
+                        .into_iter()
+                        .for_each(later);
+                }
+            }
+            Frame::Opened(_) | Frame::Table(_) => {}
+        }
+    }
     let again = |what| {
         Frame::Event(Event {
-            at_ns,
+            at_ns: cut_ns + outage_ns,
             what,
             ..first.clone()
         })
     };
-    let resumed = again(What::Resumed { lost_ns: 1 });
-    frames.splice(from + 1..=from, [resumed, again(What::Segment { index })]);
+    let resumed = again(What::Resumed { lost_ns: outage_ns });
+    frames.splice(
+        from..=from,
+        [
+            Frame::Event(first.clone()),
+            resumed,
+            again(What::Segment { index }),
+        ],
+    );
     judge(&fold(&frames))
+}
+
+#[test]
+fn the_time_in_which_nobody_drove_a_run_is_no_phases() {
+    let verdict = after(&record("burn-in"), "steady", 0.5, 1_800_000_000_000);
+    for gate in ["floor", "throughput"] {
+        let found = finding(&verdict, gate);
+        assert_ne!(found.outcome, Outcome::Failed, "{gate}: {}", found.why);
+    }
+    let wrong = after(&slow(true), "steady", 0.5, 1_800_000_000_000);
+    assert_eq!(finding(&wrong, "floor").outcome, Outcome::Failed);
+}
+
+#[test]
+fn a_device_that_misses_before_and_after_is_one_that_misses() {
+    let one = |twice: bool| {
+        let run = of(
+            &hallmark_profiles::profile::load("burn-in").expect("it"),
+            100,
+        );
+        let run = run.rates(move |m, d| {
+            let slow = m.phase == "steady" && (d == 7 || twice && d == 8);
+            if slow { 0.7 } else { 1.0 }
+        });
+        let verdict = after(&run, "steady", 0.5, 60_000_000_000);
+        finding(&verdict, "throughput").outcome
+    };
+    assert_eq!(one(false), Outcome::Passed, "one of a hundred may miss");
+    assert_ne!(one(true), Outcome::Passed);
 }
 
 /// Device 1 is slow in one half of the steady phase.

@@ -41,12 +41,39 @@ fn a_record_is_the_same_however_little_may_be_held_back_while_it_is_sealed() {
         let again = TempDir::new().unwrap();
         fs::write(again.path().join(JOURNAL), &bytes).unwrap();
         assert_eq!(
-            seal_holding(again.path(), cells).unwrap(),
+            seal_telling(again.path(), cells, &mut |_| {}).unwrap(),
             sealed,
             "{cells}"
         );
         assert!(files(again.path()) == files(whole.path()), "{cells}");
     }
+}
+
+#[test]
+fn whoever_waits_for_a_seal_is_told_how_far_it_is_up_to_the_last_file() {
+    let dir = TempDir::new().unwrap();
+    journal(dir.path(), &run::frames(3));
+    let mut told = Vec::new();
+    let sealed = seal_telling(dir.path(), 1_000, &mut |p| told.push(p)).unwrap();
+    // The two of JSON are written after those that hold rows.
+    let files = sealed.manifest.files.len() as u64 - 2;
+    assert_eq!(told.last(), Some(&Progress::Written(files, files)));
+    let frames = sealed.manifest.journal.frames;
+    assert!(told.contains(&Progress::Read(frames, frames)), "{told:?}");
+    let checked = told.iter().filter_map(|p| match p {
+        Progress::Checked(part, whole) => Some((*part, *whole)),
+        _ => None,
+    });
+    let checked: Vec<(u64, u64)> = checked.collect();
+    assert!(
+        checked.is_sorted() && checked.len() as u64 == frames,
+        "{told:?}"
+    );
+    assert!(checked.last().is_some_and(|(part, whole)| part == whole));
+    assert_eq!(
+        told.last().unwrap().to_string(),
+        format!("{files} of {files} files written")
+    );
 }
 
 #[test]
@@ -78,7 +105,7 @@ fn tables_longer_than_a_row_group_are_the_same_too() {
         let again = TempDir::new().unwrap();
         fs::write(again.path().join(JOURNAL), &bytes).unwrap();
         assert_eq!(
-            seal_holding(again.path(), cells).unwrap(),
+            seal_telling(again.path(), cells, &mut |_| {}).unwrap(),
             sealed,
             "{cells}"
         );

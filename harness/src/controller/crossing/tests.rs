@@ -41,14 +41,14 @@ fn a_formation_takes_the_nodes_that_have_members_and_is_begun_once() {
 fn cards_are_shown_to_all_once_all_have_put_theirs_up() {
     let mut crossing = Crossing::default();
     crossing.begin(3, &[0..1, 1..2], &[0, 1]);
-    crossing.show(0, 3, 0, cards("a"));
+    crossing.show(0, 3, 0, cards("a")).unwrap();
     // Of another generation, another round, a node that takes no part, and a second time.
-    crossing.show(1, 2, 0, cards("old"));
-    crossing.show(1, 3, 1, cards("early"));
-    crossing.show(7, 3, 0, cards("stranger"));
-    crossing.show(0, 3, 0, cards("again"));
+    crossing.show(1, 2, 0, cards("old")).unwrap();
+    crossing.show(1, 3, 1, cards("early")).unwrap();
+    crossing.show(7, 3, 0, cards("stranger")).unwrap();
+    crossing.show(0, 3, 0, cards("again")).unwrap();
     assert_eq!(crossing.complete(), None);
-    crossing.show(1, 3, 0, cards("b"));
+    crossing.show(1, 3, 0, cards("b")).unwrap();
     let all = Task::Cards {
         generation: 3,
         round: 0,
@@ -56,8 +56,8 @@ fn cards_are_shown_to_all_once_all_have_put_theirs_up() {
     };
     assert_eq!(crossing.complete(), Some((vec![0, 1], all)));
     assert_eq!(crossing.complete(), None);
-    crossing.show(0, 3, 1, Cards::new());
-    crossing.show(1, 3, 1, Cards::new());
+    crossing.show(0, 3, 1, Cards::new()).unwrap();
+    crossing.show(1, 3, 1, Cards::new()).unwrap();
     assert!(crossing.complete().is_some());
 }
 
@@ -189,4 +189,19 @@ fn a_pair_counts_where_both_nodes_tell_of_it_and_as_the_worse_has_it() {
         ([0, 2], pair(2, 1, 3e9, 2e-5)),
     ];
     assert_eq!(crossing.pairs(), told);
+}
+
+#[test]
+fn cards_that_no_message_could_carry_to_all_are_their_own_nodes_fault() {
+    let mut crossing = Crossing::default();
+    crossing.begin(3, &[0..1, 1..2], &[0, 1]);
+    let huge: Cards = vec![("key".to_owned(), "v".repeat(MESSAGE_MAX / 4))];
+    let why = crossing.show(0, 3, 0, huge.clone()).unwrap_err();
+    assert!(why.contains("are for each"), "{why}");
+    assert!(crossing.show(0, 2, 0, huge).is_ok(), "of another formation");
+    assert!(crossing.ended(0, 3, Err(why)).is_some());
+    crossing
+        .show(0, 3, 0, vec![("key".to_owned(), "v".to_owned())])
+        .unwrap();
+    assert!(crossing.complete().is_none());
 }

@@ -278,3 +278,11 @@ fn silence_is_that_of_both_connections_together() {
         "and keeps nobody alive"
     );
 }
+
+#[test]
+fn a_node_that_has_not_come_back_shifts_nobodys_devices() {
+    let found = nodes_of(&[0..0, 1..2, 2..4]);
+    assert_eq!(found, [None, Some(1), Some(2), Some(2)]);
+    assert_eq!(nodes_of(&[0..2, 2..3]), [Some(0), Some(0), Some(1)]);
+    assert!(nodes_of(&[]).is_empty());
+}
