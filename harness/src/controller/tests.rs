@@ -264,8 +264,9 @@ fn a_wire_that_breaks_again_and_again_loses_no_report_and_brings_none_twice() {
     let desk = Arc::clone(&peer.desk);
     std::thread::spawn(move || {
         for number in 1..=REPORTS {
-            let what = What::Decision {
-                what: number.to_string(),
+            let what = What::Xid {
+                code: number,
+                detail: String::new(),
             };
             desk.say(Said::Event { what, device: None }).unwrap();
             clock::sleep(Duration::from_millis(6));
@@ -278,7 +279,7 @@ fn a_wire_that_breaks_again_and_again_loses_no_report_and_brings_none_twice() {
             panic!("{input:?}");
         };
         assert!(
-            matches!(*input, Input::Event(What::Decision { ref what }, None) if *what == origin.number.to_string())
+            matches!(*input, Input::Event(What::Xid { code, .. }, None) if code == origin.number)
         );
         numbers.push(origin.number);
         // Only every tenth is on disk soon: all others are sent again after each break.
