@@ -110,9 +110,10 @@ impl Bins {
             },
         };
         match self {
-            Self::Flat(value, counts) => {
-                let value = value.unwrap_or_default();
-                Cow::Owned(counts.iter().map(|count| many(value, *count)).collect())
+            // Nothing was sampled yet.
+            Self::Flat(None, counts) => Cow::Owned(vec![Bin::default(); counts.len()]),
+            Self::Flat(Some(value), counts) => {
+                Cow::Owned(counts.iter().map(|count| many(*value, *count)).collect())
             }
             Self::Sparse(values) => {
                 let one = |value: &f64| many(*value, u32::from(!value.is_nan()));

@@ -20,7 +20,7 @@ mod sealing;
 
 use hallmark_results::frame::{Event, Frame, Samples, What};
 use hallmark_results::standing::Standing;
-use hallmark_results::store::seal::{Progress, seal_telling, synthesize};
+use hallmark_results::store::seal::{Progress, Sealed, seal_telling, synthesize};
 use hallmark_results::store::{
     Integrity, JOURNAL, JournalReader, JournalWriter, Record, StoreError, Tail, open_any, seal,
 };

@@ -270,6 +270,36 @@ mod tests {
     use hallmark_results::store::journal::JournalReader;
 
     #[test]
+    fn what_was_refused_while_the_disk_hung_is_never_durable_and_the_run_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let (inlet, inputs) = inbox::open();
+        let pen = Pen::start(JournalWriter::create(folder.path()).unwrap(), inlet);
+        // As many as a disk that does not answer leaves there.
+        pen.waiting.fetch_add(KEPT_MAX, Ordering::Relaxed);
+        pen.write(crate::view::plain::sample::opened(2, "lost"));
+        assert!(
+            inputs.try_recv().is_err(),
+            "there is no room for what it makes of it"
+        );
+        pen.waiting.fetch_sub(KEPT_MAX, Ordering::Relaxed);
+        pen.write(crate::view::plain::sample::opened(2, "pen"));
+        let told = inputs.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert!(
+            matches!(&told, Input::JournalFailed(why) if why.starts_with("1 frames were refused")),
+            "{told:?}"
+        );
+        while pen.durable() == 0 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(
+            (pen.handed(), pen.durable()),
+            (2, 1),
+            "one is never durable"
+        );
+        assert_eq!(pen.finish(SYNC * 10).unwrap().lost, 1);
+    }
+
+    #[test]
     fn a_frame_that_no_journal_takes_is_set_aside_and_told_and_the_next_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let (inlet, inputs) = inbox::open();

@@ -2,6 +2,7 @@
 
 use super::{changed, judged, not_passed, samples};
 use hallmark_profiles::metric::Metric;
+use hallmark_profiles::profile;
 use hallmark_results::frame::{Event, Frame, Table, What};
 use hallmark_results::verdict::{Outcome, judge};
 use hallmark_tests::synthetic::{Place, finding, fold, of, record};
@@ -299,4 +300,32 @@ fn a_supply_that_nobody_read_for_half_the_time_is_not_shown_to_be_steady() {
     );
     not_passed(&read(0.5), &["coolant-supply"]);
     not_passed(&read(-1.0), &["coolant-supply"]);
+}
+
+#[test]
+fn all_reduces_that_one_rank_does_not_tell_leave_their_gates_open() {
+    let text = profile::load("burn-in").expect("a built-in profile").text;
+    let gate = "[[criterion]]\nname = \"slowest\"\nmetric = \"allreduce_latency\"\nscope = \"group\"\n\
+                statistic = \"p99\"\nphase = \"collective\"\nat_most = \"10 s\"\n";
+    let text = format!("{text}\n{gate}").replace("name = \"burn-in\"", "name = \"reduced\"");
+    let run = of(
+        &profile::parse(&text, "reduced.toml").expect("a profile"),
+        8,
+    );
+    let told = |leaves_out: bool| {
+        let verdict = judged(&run, |frame| {
+            if let Frame::Steps(steps) = frame
+                && steps.device == 1
+                && leaves_out
+            {
+                steps.ops.retain(|op| op.seq % 50 != 7);
+            }
+        });
+        let found = finding(&verdict, "slowest");
+        (found.outcome, found.why.clone())
+    };
+    assert_eq!(told(false).0, Outcome::Passed, "{}", told(false).1);
+    let (outcome, why) = told(true);
+    assert_eq!(outcome, Outcome::Inconclusive, "{why}");
+    assert!(why.contains("not told by every rank"), "{why}");
 }
