@@ -9,11 +9,12 @@ pub mod desk;
 pub mod hall;
 mod sensed;
 mod tables;
+mod trial;
 
 use crate::clock;
 use crate::exit::Failure;
 use crate::protocol::authority::{Authority, Credentials};
-use crate::protocol::link::{Claim, TRIAL, Task};
+use crate::protocol::link::{Claim, Task};
 use crate::protocol::{Beyond, FromWorker, Group, ToWorker};
 use crate::run::Input;
 use crate::shell::fleet::{self, Origin, Progress, Workers};
@@ -22,9 +23,8 @@ use crate::topology;
 use desk::Desk;
 use hall::{Hall, Line, NODE_SILENCE_NS, REACHED_NS};
 use hallmark_kernels::collective::CollectiveError;
-use hallmark_kernels::collective::pairs::Pair;
 use hallmark_profiles::site::LoadedSite;
-use hallmark_results::frame::{FaultKind, PairRow, Samples, Table, What};
+use hallmark_results::frame::{FaultKind, Samples, Table, What};
 use hallmark_results::plan::Plan;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -40,9 +40,7 @@ const STILL_NS: u64 = 1_000_000_000;
 /// Between two rows of how far the nodes' clocks are off; an older comparison is none.
 const COMPARED_NS: u64 = 1_000_000_000;
 const COMPARISON_NS: u64 = 5_000_000_000;
-/// Longest wait for all nodes to sum a little together, and for pairs of them after it.
-const TRIAL_NS: u64 = 120_000_000_000;
-/// Between two looks at whether an agent has left.
+/// Between two looks at whether an agent has left, or at what came of a trial.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// What ends the processes that a launcher has started.
@@ -83,6 +81,8 @@ pub struct Controller {
     awake_ns: u64,
     /// What the nodes summed per second in the trial; `None` where they reduce nothing.
     bytes_per_s: Option<f64>,
+    /// Bridges find each other through this program, so that they can do it again.
+    forms_again: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,6 +127,7 @@ impl Controller {
             turned_ns: clock::monotonic_ns(),
             awake_ns: 0,
             bytes_per_s: None,
+            forms_again: false,
         })
     }
 
@@ -229,74 +230,6 @@ impl Controller {
                 self.task(node, Task::Muster { first });
             }
         }
-    }
-
-    /// Has all nodes sum a little together across each other, through MPI; gives the library that they share.
-    ///
-    /// # Errors
-    /// `Ok(Err(why))` where they cannot, and [`Failure`] when the operator interrupts.
-    pub fn try_reducing(
-        &mut self,
-        claims: &[Claim],
-        mut interrupted: impl FnMut() -> bool,
-    ) -> Result<Result<String, String>, Failure> {
-        let library = match crossing::possible(claims) {
-            Ok(library) => library,
-            Err(why) => return Ok(Err(why)),
-        };
-        let tasks = self.desk.crossing().begin(TRIAL, &self.devices, &[]);
-        for (node, task) in tasks {
-            self.task(node, task);
-        }
-        let begun_ns = clock::monotonic_ns();
-        loop {
-            if interrupted() {
-                return Err(Failure::broken(
-                    "interrupted before the load began; nothing was measured",
-                ));
-            }
-            let (outcome, waiting) = {
-                let crossing = self.desk.crossing();
-                (crossing.outcome(), crossing.waiting())
-            };
-            match outcome {
-                Some(Ok(bytes_per_s)) => {
-                    self.bytes_per_s = Some(bytes_per_s);
-                    return Ok(Ok(library));
-                }
-                Some(Err((node, why))) => {
-                    return Ok(Err(format!(
-                        "{library} does not sum across the nodes: node `{}`: {why}",
-                        self.names[node]
-                    )));
-                }
-                None => {}
-            }
-            let waited_ns = clock::monotonic_ns().saturating_sub(begun_ns);
-            if waited_ns > TRIAL_NS {
-                let silent: Vec<&str> = waiting.iter().map(|n| self.names[*n].as_str()).collect();
-                return Ok(Err(format!(
-                    "{library} has not summed across the nodes within {} s; without an answer: {}",
-                    TRIAL_NS / 1_000_000_000,
-                    silent.join(", ")
-                )));
-            }
-            clock::sleep(LOOK);
-        }
-    }
-
-    /// What pairs of nodes measured with each other in the trial.
-    pub fn pairs(&self) -> Vec<PairRow> {
-        let pairs = self.desk.crossing().pairs().into_iter();
-        let row = |(nodes, pair): ([usize; 2], Pair)| PairRow {
-            round: pair.round,
-            nodes: nodes.map(|n| self.names[n].clone()),
-            bytes: pair.bytes,
-            bytes_per_s: pair.bytes_per_s,
-            latency_s: pair.latency_s,
-            wrong: pair.wrong,
-        };
-        pairs.map(row).collect()
     }
 
     /// What can still be asked of it once it drives a crew.
@@ -549,6 +482,10 @@ impl Workers for Controller {
         let places = self.desk.places();
         let gone = |n: usize| self.nodes[n].given_up && !self.desk.hall().is_linked(n);
         self.present().all(|n| places[n].done || gone(n))
+    }
+
+    fn part(&mut self, goes_on: &mut dyn FnMut(&str) -> bool) -> Vec<What> {
+        self.pairs_again(goes_on)
     }
 
     fn keeps_copies(&self) -> bool {

@@ -4,6 +4,7 @@
 //! same with or without its diagnosis. Refuses to name what fewer than the signs of a cause show, and to score
 //! a device against fewer than three peers; what changed in time needs no peers.
 
+mod against;
 pub mod cause;
 mod departure;
 mod hall;
@@ -240,7 +241,7 @@ pub fn diagnose(standing: &Standing) -> Vec<Diagnosis> {
         found.extend(power::all(&signs));
         found.extend(link::all(&signs));
         found.extend(work::all(&signs, &found));
-        found.extend(sensor::phases(&signs));
+        found.extend(against::phases(&signs));
     }
     reconciled(found)
 }

@@ -250,7 +250,7 @@ pub enum What {
     },
     /// A decision of the harness that changes what comes next.
     Decision { what: String },
-    /// What pairs of a hall's nodes measured with each other before the load.
+    /// What pairs of a hall's nodes measured with each other, with nothing loaded.
     Pairs { rows: Vec<PairRow> },
     /// What happens over and over is told together: `count` times since `from_ns`, `latest` the last of them in full.
     More {

@@ -428,6 +428,21 @@ impl Standing {
         &self.windows
     }
 
+    /// Whether a window, by its number, has a device do something else than the one before it.
+    pub(crate) fn is_changed(&self, window: usize, device: u32) -> bool {
+        let active = |w: usize| {
+            let segment = self.windows.get(w)?.segment;
+            let segment = self.opened.plan.schedule.get(segment as usize)?;
+            Some(segment.active as u32)
+        };
+        let now = active(window).unwrap_or(0);
+        match window.checked_sub(1).map_or(Some(0), active) {
+            // A ramp: the others go on as before.
+            Some(before) if before != now => (before.min(now)..before.max(now)).contains(&device),
+            _ => true,
+        }
+    }
+
     /// A window in which nothing happened, for what is judged of a run that never got to its first one.
     pub fn blank(&self) -> Option<Window> {
         let plan = &self.opened.plan;
@@ -461,7 +476,7 @@ impl Standing {
 
     /// What is usual among the devices' sensors so far.
     pub(crate) fn usual(&self) -> &Usual {
-        self.usual.get_or_init(|| Usual::of(&self.tables, &LIVELY))
+        self.usual.get_or_init(|| Usual::of(self, &LIVELY))
     }
 
     /// Time of all-reduces from the last rank's start on, for each byte of payload, s/B.

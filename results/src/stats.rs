@@ -25,6 +25,7 @@ pub mod outlier;
 pub mod quantile;
 pub mod reading;
 pub mod regression;
+pub mod response;
 pub mod spectrum;
 pub mod steady;
 pub mod sum;

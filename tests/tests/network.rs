@@ -10,7 +10,7 @@
 use hallmark::protocol::FromWorker;
 use hallmark::protocol::link::Said;
 use hallmark_profiles::metric::Metric;
-use hallmark_results::diagnosis::pairs::measured;
+use hallmark_results::diagnosis::pairs::{When, measured};
 use hallmark_results::diagnosis::{Cause, Level};
 use hallmark_results::frame::{ClockState, FaultKind, Frame, What};
 use hallmark_results::standing::Standing;
@@ -312,19 +312,23 @@ fn a_node_behind_a_narrow_link_is_named_by_its_pairs_with_the_others() {
         return;
     };
     let (_, standing) = hall.end();
-    let rows = measured(&standing).unwrap_or_default();
-    for row in rows {
-        println!("{row:?}");
+    let times: Vec<_> = measured(&standing).collect();
+    let when: Vec<_> = times.iter().map(|m| m.when).collect();
+    assert_eq!(when, [When::Before, When::After], "{times:?}");
+    for rows in times.iter().map(|m| m.rows) {
+        for row in rows {
+            println!("{row:?}");
+        }
+        let of_narrow = rows.iter().filter(|r| r.nodes.contains(&"n2".to_owned()));
+        // Every other node, and at least one of them again.
+        assert!(of_narrow.clone().count() > 3, "{rows:?}");
+        // The link carries 6.25 MB/s, in each way.
+        assert!(
+            of_narrow
+                .clone()
+                .all(|r| r.bytes_per_s < 6.5e6 && r.wrong == 0)
+        );
     }
-    let of_narrow = rows.iter().filter(|r| r.nodes.contains(&"n2".to_owned()));
-    // Every other node, and at least one of them again.
-    assert!(of_narrow.clone().count() > 3, "{rows:?}");
-    // The link carries 6.25 MB/s, in each way.
-    assert!(
-        of_narrow
-            .clone()
-            .all(|r| r.bytes_per_s < 6.5e6 && r.wrong == 0)
-    );
     let diagnoses = judge(&standing).diagnoses;
     let slow = diagnoses.iter().filter(|d| d.cause == Cause::LinkSlow);
     let slow: Vec<_> = slow

@@ -5,7 +5,7 @@
 
 use crate::bridge::Tried;
 use crate::protocol::codec::MESSAGE_MAX;
-use crate::protocol::link::{Cards, Claim, Span, TRIAL, Task, World};
+use crate::protocol::link::{Cards, Claim, Span, Task, World};
 use hallmark_kernels::collective::exact::EXACT_RANKS_MAX;
 use hallmark_kernels::collective::host::RANKS_MAX;
 use hallmark_kernels::collective::pairs::{Pair, ROUNDS_MAX};
@@ -19,6 +19,8 @@ const CARD: usize = 16;
 #[derive(Default)]
 pub struct Crossing {
     generation: Option<u32>,
+    /// It has no members: nodes try each other.
+    is_trial: bool,
     /// Nodes that take part, by their numbers in the site.
     nodes: Vec<usize>,
     round: u32,
@@ -46,13 +48,15 @@ impl Crossing {
                 .filter(|m| range.contains(m))
                 .collect()
         };
-        let takes_part = |range: &Range<u32>| match generation {
-            TRIAL => !range.is_empty(),
-            _ => !own(range).is_empty(),
+        let is_trial = members.is_empty();
+        let takes_part = |range: &Range<u32>| match is_trial {
+            true => !range.is_empty(),
+            false => !own(range).is_empty(),
         };
         let nodes = devices.iter().enumerate().filter(|(_, d)| takes_part(d));
         *self = Self {
             generation: Some(generation),
+            is_trial,
             nodes: nodes.map(|(node, _)| node).collect(),
             ..Self::default()
         };
@@ -125,7 +129,7 @@ impl Crossing {
         // A bridge that opened and ended after it has ended.
         let known = self.outcomes.get(&node).is_some_and(Result::is_err);
         self.outcomes.insert(node, outcome);
-        why.filter(|_| generation != TRIAL && !known)
+        why.filter(|_| !self.is_trial && !known)
     }
 
     /// What came of the trial: B/s of the slowest node once all have told, or why one failed, with its number in the site.

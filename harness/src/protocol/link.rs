@@ -85,6 +85,8 @@ pub type Cards = Vec<(String, String)>;
 
 /// The trial before the run, which is no generation of a group.
 pub const TRIAL: u32 = 0;
+/// The same after it.
+pub const AGAIN: u32 = u32::MAX;
 
 /// The bridge of a node in one formation of the group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

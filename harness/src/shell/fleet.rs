@@ -10,6 +10,7 @@ use crate::shell::inbox::Inlet;
 use hallmark_kernels::collective::CollectiveError;
 use hallmark_kernels::collective::host::Region;
 use hallmark_kernels::work::bucket_layout;
+use hallmark_results::frame::What;
 use hallmark_results::plan::Plan;
 use std::collections::VecDeque;
 use std::io::{BufWriter, Read};
@@ -85,6 +86,13 @@ pub trait Workers {
 
     /// Whether all that was to come has come.
     fn is_drained(&self) -> bool;
+
+    /// All has come, of a run that was not cut short: what they still have to measure, idle. `goes_on` is asked again and
+    /// again, with what is being done.
+    fn part(&mut self, goes_on: &mut dyn FnMut(&str) -> bool) -> Vec<What> {
+        let _ = goes_on;
+        Vec::new()
+    }
 
     /// Whether others keep copies until they know that the record is on disk.
     fn keeps_copies(&self) -> bool {

@@ -317,6 +317,9 @@ pub fn perform(standing: Standing, stage: Stage) -> (Standing, Pen) {
     drive(&mut run, &mut hands, &crew.inbox, clock);
     probes.stop();
     last_rows(&mut run, &mut hands, &crew.inbox, clock);
+    if hands.ending == Some(Ending::Complete) {
+        part(&mut run, &mut hands, &crew.inbox, clock);
+    }
     let last = run.last_words(clock.now_ns());
     hands.carry_out(last, &run, clock.now_ns());
     // Whoever still has something to say finds nobody, and ends.
@@ -419,6 +422,23 @@ fn last_rows(run: &mut Run, hands: &mut Hands, inbox: &Receiver<Input>, clock: R
         let what = What::Fault { kind, detail };
         let outputs = run.handle(Input::Event(what, None), now);
         hands.carry_out(outputs, run, now);
+    }
+}
+
+/// Puts on record what the others measure once all is over; whoever interrupts does not wait for it.
+fn part(run: &mut Run, hands: &mut Hands, inbox: &Receiver<Input>, clock: RunClock) {
+    let Hands { fleet, view, .. } = hands;
+    let mut told = false;
+    let measured = fleet.part(&mut |doing| {
+        if !std::mem::replace(&mut told, true) {
+            view.note(doing);
+        }
+        let ends = |input: Input| matches!(input, Input::Interrupt | Input::Cut);
+        view.pressed().is_none() && !inbox.try_iter().take(INPUTS_MAX).any(ends)
+    });
+    for what in measured {
+        let outputs = run.handle(Input::Event(what, None), clock.now_ns());
+        hands.carry_out(outputs, run, clock.now_ns());
     }
 }
 

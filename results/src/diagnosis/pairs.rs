@@ -1,4 +1,4 @@
-//! Pairs of nodes, measured before the load: a node that is slow with everybody, two that are slow with each other, floats
+//! Pairs of nodes, measured before the load and after it: a node that is slow with everybody, two that are slow with each other, floats
 //! that came otherwise than they were sent.
 //!
 //! A node is held against the pairs that it has no part in, two nodes against all other pairs. Refuses to name a node for
@@ -24,12 +24,46 @@ const TOLD: usize = 16;
 /// Rows that are looked at: a hall that reduces has fewer.
 const ROWS: usize = 4_096;
 
-/// What pairs measured; the last time, where more than once.
-#[must_use]
-pub fn measured(standing: &Standing) -> Option<&[PairRow]> {
-    let mut events = standing.events().iter().rev();
-    events.find_map(|e| match &e.what {
-        What::Pairs { rows } if !rows.is_empty() => Some(&rows[..rows.len().min(ROWS)]),
+/// What pairs measured at one time.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured<'a> {
+    pub when: When,
+    pub rows: &'a [PairRow],
+}
+
+/// Nothing is loaded while pairs measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    Before,
+    /// As a run was resumed.
+    Between,
+    After,
+}
+
+impl std::fmt::Display for When {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Before => "before the load",
+            Self::Between => "before the load was resumed",
+            Self::After => "after the load",
+        })
+    }
+}
+
+/// What pairs measured, each time that they did.
+pub fn measured(standing: &Standing) -> impl Iterator<Item = Measured<'_>> {
+    let begins = standing.windows().iter().map(|w| w.start_ns);
+    let (first, last) = (begins.clone().min(), begins.max());
+    standing.events().iter().filter_map(move |e| match &e.what {
+        What::Pairs { rows } if !rows.is_empty() => Some(Measured {
+            when: match (first, last) {
+                (Some(first), _) if e.at_ns <= first => When::Before,
+                (_, Some(last)) if e.at_ns > last => When::After,
+                (None, _) => When::Before,
+                _ => When::Between,
+            },
+            rows: &rows[..rows.len().min(ROWS)],
+        }),
         _ => None,
     })
 }
@@ -44,17 +78,34 @@ pub fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     Some(f64::midpoint(lower, upper))
 }
 
+/// What is seen more than once is one finding, told as it was seen first.
 pub(super) fn all(standing: &Standing) -> Vec<Diagnosis> {
-    let rows = measured(standing).unwrap_or_default().iter();
-    let rows: Vec<PairRow> = rows.filter(|r| is_possible(r)).cloned().collect();
     let groups = Groups::of(&standing.opened().plan.devices);
+    let mut all: Vec<Diagnosis> = Vec::new();
+    for measured in measured(standing) {
+        for mut found in shown(measured.rows, &groups) {
+            for sign in &mut found.evidence {
+                sign.what = format!("{}: {}", measured.when, sign.what);
+            }
+            let same = |d: &&mut Diagnosis| d.cause == found.cause && d.place == found.place;
+            match all.iter_mut().find(same) {
+                Some(before) => before.evidence.extend(found.evidence),
+                None => all.push(found),
+            }
+        }
+    }
+    all
+}
+
+fn shown(rows: &[PairRow], groups: &Groups) -> Vec<Diagnosis> {
+    let rows: Vec<PairRow> = rows.iter().filter(|r| is_possible(r)).cloned().collect();
     let nodes: BTreeSet<&str> = rows
         .iter()
         .flat_map(|r| r.nodes.iter().map(String::as_str))
         .collect();
     let all = Pairs {
         rows: &rows,
-        groups: &groups,
+        groups,
     };
     let mut found: Vec<Diagnosis> = nodes.iter().filter_map(|n| all.node(n)).collect();
     let named: BTreeSet<String> = found.iter().map(|d| d.place.name.clone()).collect();

@@ -1,10 +1,11 @@
-//! What is usual among the same series of all devices: how long a reading rests, how often it moves.
+//! What is usual among the same series of all devices: how long a reading rests, how often it moves, how it follows a load.
 //!
 //! Sorted once for all, so that holding every device against the others costs no more than looking each one up.
 //! Refuses to count a device among its own peers, and to call usual what fewer than three others show.
 
 use crate::frame::Series;
-use crate::standing::TableRun;
+use crate::standing::Standing;
+use crate::stats::response::{Follow, Response};
 use hallmark_profiles::metric::Metric;
 use std::collections::{BTreeMap, HashMap};
 
@@ -24,14 +25,19 @@ struct Kind {
     rests: Vec<f64>,
     /// Share of readings that moved, 0 to 1.
     moves: Vec<f64>,
+    /// By window: share by which the reading moved with the load, and time after which, s.
+    follows: BTreeMap<usize, (Vec<f64>, Vec<f64>)>,
 }
 
 impl Usual {
-    /// Of the devices' tables among these, the series that `wanted` picks.
-    pub fn of(tables: &[TableRun], wanted: &[Metric]) -> Self {
+    /// Of the devices' tables, the series that `wanted` picks.
+    pub fn of(standing: &Standing, wanted: &[Metric]) -> Self {
         let mut usual = Self::default();
-        for run in tables.iter().filter(|t| t.table.device.is_some()) {
-            for (series, held) in run.table.series.iter().zip(&run.held) {
+        for run in standing.tables() {
+            let Some(device) = run.table.device else {
+                continue;
+            };
+            for (column, (series, held)) in run.table.series.iter().zip(&run.held).enumerate() {
                 if !wanted.contains(&series.metric) {
                     continue;
                 }
@@ -40,11 +46,24 @@ impl Usual {
                 let (from, to) = held.longest_ns;
                 kind.rests.push(to.saturating_sub(from) as f64);
                 kind.moves.extend(held.share_moved());
+                for (index, window) in standing.windows().iter().enumerate() {
+                    let own = window.response(run.table.id, column as u32);
+                    let own = own.filter(|_| standing.is_changed(index, device));
+                    if let Some(own) = own.and_then(Response::follow) {
+                        let (shares, after_s) = kind.follows.entry(index).or_default();
+                        shares.push(own.share);
+                        after_s.push(own.after_s);
+                    }
+                }
             }
         }
         for kind in usual.kinds.values_mut().flat_map(BTreeMap::values_mut) {
             kind.rests.sort_unstable_by(f64::total_cmp);
             kind.moves.sort_unstable_by(f64::total_cmp);
+            for (shares, after_s) in kind.follows.values_mut() {
+                shares.sort_unstable_by(f64::total_cmp);
+                after_s.sort_unstable_by(f64::total_cmp);
+            }
         }
         usual
     }
@@ -72,6 +91,15 @@ impl Usual {
     /// Share of the others' readings that move, 0 to 1.
     pub fn moves(&self, series: &Series, own: Option<f64>) -> Option<f64> {
         middle(&self.kind(series)?.moves, own)
+    }
+
+    /// How the others' readings followed the load of a window: by what share, and after what time, s.
+    pub fn follows(&self, series: &Series, window: usize, own: Follow) -> Option<(f64, f64)> {
+        let (shares, after_s) = self.kind(series)?.follows.get(&window)?;
+        Some((
+            middle(shares, Some(own.share))?,
+            middle(after_s, Some(own.after_s))?,
+        ))
     }
 }
 

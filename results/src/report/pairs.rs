@@ -1,8 +1,8 @@
-//! What pairs of nodes measured before the load, as every format tells it.
+//! What pairs of nodes measured before the load and after it, as every format tells it.
 
 use super::escape::clean;
 use super::words;
-use crate::diagnosis::pairs::median;
+use crate::diagnosis::pairs::{When, median};
 use crate::frame::PairRow;
 use hallmark_profiles::units::{Unit, human};
 
@@ -47,8 +47,8 @@ pub fn ways(rows: &[PairRow]) -> Vec<Way<'_>> {
     ways
 }
 
-/// All of it in one sentence.
-pub fn sentence(rows: &[PairRow]) -> String {
+/// All of it in one sentence, with when it was where no time stands beside it.
+pub fn sentence(when: Option<When>, rows: &[PairRow]) -> String {
     let ways = ways(rows);
     let Some(slowest) = ways.first() else {
         return "no two nodes were measured with each other".to_owned();
@@ -64,8 +64,9 @@ pub fn sentence(rows: &[PairRow]) -> String {
             words::counted(some, "pair", "pairs")
         ),
     };
+    let when = when.map_or_else(String::new, |when| format!(" {when}"));
     format!(
-        "{} measured before the load: median {} each way and {}; the slowest, {} with {}, {} ({:.2} × the median){wrong}",
+        "{} measured{when}: median {} each way and {}; the slowest, {} with {}, {} ({:.2} × the median){wrong}",
         words::counted(ways.len(), "pair of nodes", "pairs of nodes"),
         rate(middle),
         human(latency, Unit::Second),

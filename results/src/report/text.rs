@@ -328,8 +328,11 @@ fn labelled_lines(story: &Story<'_>, columns: usize, paint: Paint) -> Vec<String
     for said in sweep::windows(story).filter_map(|w| sweep::sentence(story, w)) {
         put("sweep", &said);
     }
-    if let Some(rows) = measured(story.standing) {
-        put("pairs", &pairs::sentence(rows));
+    for measured in measured(story.standing) {
+        put(
+            "pairs",
+            &pairs::sentence(Some(measured.when), measured.rows),
+        );
     }
     let notes = notes(story);
     for (index, note) in notes.iter().enumerate() {

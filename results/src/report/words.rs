@@ -422,7 +422,7 @@ fn told(what: &What, table: &dyn Fn(u32) -> String) -> Option<(&'static str, Str
         What::Stop { why } => ("stopped", clean(why)),
         What::Resumed { lost_ns } => ("resumed", format!("{} without load", duration(*lost_ns))),
         What::Decision { what } => ("decision", clean(what)),
-        What::Pairs { rows } => ("pairs of nodes", pairs::sentence(rows)),
+        What::Pairs { rows } => ("pairs of nodes", pairs::sentence(None, rows)),
         What::More {
             latest,
             count,

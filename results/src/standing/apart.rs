@@ -50,8 +50,12 @@ impl TableRun {
         let before = self.whole[column].last();
         let first_ns = self.first_ns.unwrap_or(0);
         let period_ns = self.table.period_ns;
+        let is_device_power = self.echoes[column].is_some() && self.table.device.is_some();
         let mut own = window.map(|window| {
-            let fresh = || SeriesWindow::after(before, period_ns);
+            let fresh = || match SeriesWindow::after(before, period_ns) {
+                fresh if is_device_power => fresh.responding(),
+                fresh => fresh,
+            };
             let start_ns = window.start_ns;
             let own = window.series_mut((self.table.id, column as u32), fresh);
             (own, start_ns)

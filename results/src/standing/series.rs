@@ -6,6 +6,7 @@
 use super::window::Gathered;
 use crate::frame::SeriesKind;
 use crate::stats::finite::Finite;
+use crate::stats::response::Response;
 use crate::stats::sum::Sum;
 use std::collections::BTreeMap;
 
@@ -34,6 +35,8 @@ pub struct SeriesWindow {
     covered_ns: u64,
     period_ns: u64,
     gathers: bool,
+    /// Of a device's power: how it follows the load of this window.
+    pub response: Option<Box<Response>>,
 }
 
 /// Times of neighbouring samples, one or more, and what follows from them for each series that was read then.
@@ -98,12 +101,19 @@ impl SeriesWindow {
             covered_ns: 0,
             period_ns,
             gathers,
+            response: None,
         }
     }
 
     /// Of a window that begins after `before`, the series' latest valid sample.
     pub(super) fn after(before: Option<(u64, f64)>, period_ns: u64) -> Self {
         Self::new(before, period_ns, true)
+    }
+
+    /// The same, which also follows the load from its level before.
+    pub(super) fn responding(self) -> Self {
+        let response = self.last.map(|(_, value)| Box::new(Response::new(value)));
+        Self { response, ..self }
     }
 
     /// Of a whole run: counts, growth and extremes, but not every value.
@@ -131,6 +141,12 @@ impl SeriesWindow {
             SeriesKind::Mask => self.mask(first, pace, finite),
         }
         self.last = Some((pace.last_ns(), finite.last()));
+        if let Some(response) = self.response.as_mut().filter(|r| !r.is_over()) {
+            let since = pace.at_ns().iter().map(|at| at.saturating_sub(start_ns));
+            since
+                .zip(finite.values())
+                .for_each(|(at, v)| response.push(at, *v));
+        }
     }
 
     fn gauge(&mut self, first: u64, pace: &Pace, finite: &Finite) {

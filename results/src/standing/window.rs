@@ -8,6 +8,7 @@ use crate::stats::blocks::Blocks;
 use crate::stats::dependence::Dependence;
 use crate::stats::distribution::Distribution;
 use crate::stats::finite::Finite;
+use crate::stats::response::Response;
 use std::collections::BTreeMap;
 
 /// Steps whose ranks have not all reported, kept at most; and rows of all their ranks together.
@@ -218,6 +219,11 @@ impl Window {
         self.series.get(&(table, column)).map(|s| &**s)
     }
 
+    /// How a device's power follows the load of this window.
+    pub fn response(&self, table: u32, column: u32) -> Option<&Response> {
+        self.series(table, column)?.response.as_deref()
+    }
+
     /// Whether the ranks' steps belong together.
     pub fn coupled(&self) -> bool {
         self.coupled
@@ -314,6 +320,11 @@ impl DeviceWindow {
         self.gemms += u64::from(row.gemms);
         self.audited += u64::from(row.audited);
         self.audited_flop += row.audited_flop;
+    }
+
+    /// When the first step began.
+    pub fn first_start_ns(&self) -> Option<u64> {
+        self.first_start_ns
     }
 
     /// From the first step's start to the last one's end.

@@ -1,7 +1,7 @@
 //! By how much one series comes after another of the same shape.
 //!
-//! Decides by the largest correlation over a range of lags, interpolated between steps. Pairs of which
-//! one value is missing (NaN) are left out. Refuses (with `None`) series of unequal length, fewer than
+//! Decides by the largest correlation over a range of lags, and between steps by how the rest goes with the first one's
+//! slope. Pairs of which one value is missing (NaN) are left out. Refuses (with `None`) series of unequal length, fewer than
 //! [`PAIRS_MIN`] pairs at any lag, and a series that does not vary.
 
 /// Fewest pairs behind a correlation.
@@ -20,9 +20,9 @@ pub struct Lag {
 
 /// The lag, of at most `most` steps either way, at which `follower` looks most like `leader`.
 ///
-/// Between steps the vertex of the parabola through the best and its neighbours. Sources: Box, Jenkins and
-/// Reinsel, *Time Series Analysis*, ch. 12 (cross-correlation); Jacovitti and Scarano, IEEE Trans. Signal
-/// Processing 41 (1993) (the parabola).
+/// Between steps the follower less the leader over the leader's slope: where both rest it says nothing, so that slow noise
+/// of each does not pass for a lag, as it does in the vertex of a parabola through the correlations. Sources: Box, Jenkins
+/// and Reinsel, *Time Series Analysis*, ch. 12 (cross-correlation); Lucas and Kanade, IJCAI 1981 (the slope).
 pub fn lag(leader: &[f64], follower: &[f64], most: usize) -> Option<Lag> {
     if leader.len() != follower.len() || leader.len() < PAIRS_MIN {
         return None;
@@ -31,28 +31,52 @@ pub fn lag(leader: &[f64], follower: &[f64], most: usize) -> Option<Lag> {
     let at = |k: i64| correlation_at(leader, follower, k);
     let all: Vec<f64> = (-most..=most).map(at).collect::<Option<_>>()?;
     let best = (0..all.len()).max_by(|a, b| all[*a].total_cmp(&all[*b]))?;
-    let mut steps = best as f64 - most as f64;
-    if best > 0 && best + 1 < all.len() {
-        let (before, here, after) = (all[best - 1], all[best], all[best + 1]);
-        let bend = before - 2.0 * here + after;
-        if bend < 0.0 {
-            steps += 0.5 * (before - after) / bend;
-        }
-    }
+    let whole = best as i64 - most;
+    let between = between(leader, follower, whole).unwrap_or(0.0);
     Some(Lag {
-        steps,
+        steps: whole as f64 + between.clamp(-1.0, 1.0),
         correlation: all[best],
         unshifted: all[most as usize],
     })
 }
 
-/// Correlation of leader(t) with follower(t + k).
-fn correlation_at(leader: &[f64], follower: &[f64], k: i64) -> Option<f64> {
+/// leader(t) and follower(t + k), from the same t on.
+fn shifted<'a>(leader: &'a [f64], follower: &'a [f64], k: i64) -> (&'a [f64], &'a [f64]) {
     let (skip_leader, skip_follower) = (usize::try_from(-k).ok(), usize::try_from(k).ok());
-    let (a, b) = (
+    (
         &leader[skip_leader.unwrap_or(0)..],
         &follower[skip_follower.unwrap_or(0)..],
-    );
+    )
+}
+
+/// By how much of a step follower(t + k) still comes after leader(t): least squares of it on the leader and its slope.
+fn between(leader: &[f64], follower: &[f64], k: i64) -> Option<f64> {
+    let (a, b) = shifted(leader, follower, k);
+    let points = a.windows(3).zip(b.get(1..)?);
+    let points = points.map(|(w, y)| [w[1], (w[2] - w[0]) / 2.0, *y]);
+    let points: Vec<[f64; 3]> = points.filter(|p| p.iter().all(|v| v.is_finite())).collect();
+    let size = points.len() as f64;
+    let mut mean = [0.0; 3];
+    for point in &points {
+        mean.iter_mut().zip(point).for_each(|(m, v)| *m += v / size);
+    }
+    let (mut xx, mut xs, mut ss, mut xy, mut sy) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    for point in &points {
+        let [x, s, y] = [0, 1, 2].map(|i| point[i] - mean[i]);
+        xx += x * x;
+        xs += x * s;
+        ss += s * s;
+        xy += x * y;
+        sy += s * y;
+    }
+    let [level, slope] = [xy * ss - sy * xs, sy * xx - xy * xs];
+    let steps = -slope / level;
+    (points.len() >= PAIRS_MIN && steps.is_finite()).then_some(steps)
+}
+
+/// Correlation of leader(t) with follower(t + k).
+fn correlation_at(leader: &[f64], follower: &[f64], k: i64) -> Option<f64> {
+    let (a, b) = shifted(leader, follower, k);
     let both = || {
         a.iter()
             .zip(b)
@@ -115,6 +139,30 @@ mod tests {
                 (found.steps - shift as f64 - 0.5).abs() < 0.1,
                 "{shift}: {found:?}"
             );
+        }
+    }
+
+    #[test]
+    fn one_step_among_slow_noise_of_each_is_no_lag_and_one_that_comes_later_is() {
+        let seed = 92;
+        println!("seed {seed}");
+        let mut chance = SplitMix64::new(seed);
+        for late in [0.0, 0.4] {
+            for _ in 0..50 {
+                let mut of = |late: f64| -> Vec<f64> {
+                    let mut slow = 0.0;
+                    let one = |t: usize| {
+                        slow = 0.9 * slow + (chance.unit() - 0.5) * 2.0;
+                        let up = (t as f64 - 200.0 - late).clamp(0.0, 1.0);
+                        100.0 + 50.0 * up + slow
+                    };
+                    (0..1_000).map(one).collect()
+                };
+                let found = lag(&of(0.0), &of(late), 8).unwrap();
+                // Noise in the slopes makes it less, never more.
+                let (least, most) = if late > 0.0 { (0.1, 0.6) } else { (-0.2, 0.2) };
+                assert!((least..most).contains(&found.steps), "{late}: {found:?}");
+            }
         }
     }
 

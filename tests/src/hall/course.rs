@@ -199,7 +199,7 @@ pub fn frames(hall: &Hall, plan: Plan) -> Vec<Frame> {
         }
     }
     for (t_s, device, what) in &hall.events {
-        let at_ns = begin_ns + (t_s * 1e9) as u64;
+        let at_ns = (begin_ns as f64 + t_s * 1e9) as u64;
         frames.push(event(at_ns, *device, what.clone()));
     }
     frames.push(Frame::Closed(Closed {

@@ -1,5 +1,6 @@
-//! Pairs of nodes before the load: who is slow with everybody, who with one other, and where floats change on the way.
+//! Pairs of nodes before the load and after it: who is slow with everybody, who with one other, and where floats change on the way.
 
+use hallmark_results::diagnosis::pairs::When;
 use hallmark_results::diagnosis::{Cause, Diagnosis, Level};
 use hallmark_results::frame::{PairRow, What};
 use hallmark_results::report::pairs::{sentence, ways};
@@ -26,7 +27,7 @@ fn rows(again: &[[usize; 2]], rate: impl Fn([usize; 2], usize) -> f64) -> Vec<Pa
 
 fn found(rows: Vec<PairRow>) -> Vec<Diagnosis> {
     of(2, 4, 2)
-        .event(-30.0, None, What::Pairs { rows })
+        .event(-600.0, None, What::Pairs { rows })
         .diagnose()
 }
 
@@ -97,6 +98,38 @@ fn a_node_far_away_is_named_by_its_latency() {
 }
 
 #[test]
+fn a_node_that_became_slow_under_load_is_named_by_what_pairs_did_after_it() {
+    let well = rows(&[], |_, _| 1.0);
+    let slow = rows(&[[2, 5]], |p, _| if p.contains(&5) { 0.4 } else { 1.0 });
+    let hall = of(2, 4, 2);
+    let told = |first: &[PairRow], last: &[PairRow]| {
+        let pairs = |rows: &[PairRow]| What::Pairs {
+            rows: rows.to_vec(),
+        };
+        let hall = hall.clone().event(-600.0, None, pairs(first));
+        hall.event(1_300.0, None, pairs(last)).diagnose()
+    };
+    nothing(&told(&well, &well));
+    let after = told(&well, &slow);
+    let node = named(&after, Cause::LinkSlow);
+    assert_eq!((node.place.name.as_str(), after.len()), ("node-5", 1));
+    let what = |d: &Diagnosis| {
+        d.evidence
+            .iter()
+            .map(|s| s.what.clone())
+            .collect::<Vec<_>>()
+    };
+    assert!(what(node)[0].starts_with("after the load: "), "{node:?}");
+    // Seen twice it is one finding with two signs, and what was mended meanwhile is told too.
+    let both = told(&slow, &slow);
+    let signs = what(named(&both, Cause::LinkSlow));
+    assert_eq!((both.len(), signs.len()), (1, 2), "{signs:?}");
+    let before = told(&slow, &well);
+    let first = &what(named(&before, Cause::LinkSlow))[0];
+    assert!(first.starts_with("before the load: "), "{first}");
+}
+
+#[test]
 fn floats_that_change_on_the_way_are_named_at_the_node_that_all_such_pairs_share() {
     let spoilt = |is: &dyn Fn(&PairRow) -> bool| {
         let mut rows = rows(&[], |_, _| 1.0);
@@ -106,7 +139,7 @@ fn floats_that_change_on_the_way_are_named_at_the_node_that_all_such_pairs_share
     let shared = spoilt(&|r| r.nodes[1] == "node-7");
     let one = named(&shared, Cause::ReduceCorruption);
     assert_eq!((one.place.name.as_str(), shared.len()), ("node-7", 1));
-    assert!(one.evidence[0].what.starts_with("9 floats"), "{one:?}");
+    assert!(one.evidence[0].what.contains(": 9 floats"), "{one:?}");
     let single = spoilt(&|r| r.nodes == ["node-0", "node-4"]);
     assert_eq!(
         named(&single, Cause::ReduceCorruption).place.name,
@@ -122,16 +155,16 @@ fn figures_that_no_bridge_can_have_measured_name_nobody_and_break_nothing() {
             (row.bytes_per_s, row.latency_s) = (bad, bad);
         }
         rows[0].nodes = ["<b>".to_owned(), String::new()];
-        assert!(!sentence(&rows).is_empty() && ways(&rows).len() <= rows.len());
+        assert!(!sentence(None, &rows).is_empty() && ways(&rows).len() <= rows.len());
         nothing(&found(rows));
     }
-    assert!(sentence(&[]).starts_with("no two nodes"));
+    assert!(sentence(None, &[]).starts_with("no two nodes"));
 }
 
 #[test]
 fn one_sentence_tells_how_many_how_fast_and_which_was_slowest() {
     let rows = rows(&[[1, 6]], |p, _| if p == [1, 6] { 0.25 } else { 1.0 });
-    let said = sentence(&rows);
+    let said = sentence(Some(When::Before), &rows);
     assert!(
         said.starts_with(
             "12\u{a0}pairs of nodes measured before the load: median 1.02\u{a0}GB/s each way"

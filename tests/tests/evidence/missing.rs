@@ -159,6 +159,36 @@ fn a_burst_of_samples_does_not_make_up_for_a_silence() {
 }
 
 #[test]
+fn a_device_of_which_it_is_said_that_it_is_read_each_hour_is_silent_in_between() {
+    for (seldom, silent) in [(15, true), (1, false)] {
+        let mut apart = Vec::new();
+        let verdict = judged(&record("burn-in"), |frame| match frame {
+            Frame::Table(table) if table.device == Some(3) => {
+                table.period_ns = 3_600_000_000_000;
+                apart.push(table.id);
+            }
+            Frame::Samples(samples) if apart.contains(&samples.table) => {
+                let thin = |of: &mut Vec<_>| *of = of.iter().step_by(seldom).copied().collect();
+                thin(&mut samples.at_ns);
+                for column in &mut samples.columns {
+                    *column = column.iter().step_by(seldom).copied().collect();
+                }
+            }
+            _ => {}
+        });
+        let gates = ["telemetry", "telemetry-gap", "throttling", "ecc"];
+        if silent {
+            not_passed(&verdict, &gates);
+        } else {
+            for gate in gates {
+                let found = finding(&verdict, gate);
+                assert_eq!(found.outcome, Outcome::Passed, "{gate}: {}", found.why);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_lost_power_sensor_is_inconclusive_never_rejected() {
     let lost = record("burn-in").hide(Metric::PowerDraw, |m| {
         m.phase == "train" && (0.2..0.5).contains(&m.progress)

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::controller::hall::tests::claim;
+use crate::protocol::link::TRIAL;
 use crate::protocol::link::{Mpi, Pass};
 
 fn cards(text: &str) -> Cards {

@@ -249,7 +249,7 @@ fn what(standing: &Standing, what: &What) -> String {
             format!("not measured: {}: {}{remedy}", clean(what), clean(why))
         }
         What::Decision { what } => clean(what),
-        What::Pairs { rows } => hallmark_results::report::pairs::sentence(rows),
+        What::Pairs { rows } => hallmark_results::report::pairs::sentence(None, rows),
         What::More {
             latest,
             count,

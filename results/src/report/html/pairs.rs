@@ -1,10 +1,10 @@
-//! Pairs of nodes before the load: a square for each two that met, the slower the fuller, and the slowest in a table.
+//! Pairs of nodes before the load and after it: a square for each two that met, the slower the fuller, and the slowest in a table.
 
 use super::super::escape::{clean, xml};
 use super::super::pairs::{self, Way};
 use super::super::svg::{Anchor, Svg};
 use super::super::{Story, sweep, words};
-use crate::diagnosis::pairs::measured;
+use crate::diagnosis::pairs::{Measured, When, measured};
 use hallmark_profiles::units::{Unit, human};
 use std::collections::BTreeSet;
 
@@ -21,27 +21,36 @@ const TOLD: usize = 8;
 
 /// Nothing where no pairs were measured.
 pub fn section(story: &Story<'_>) -> String {
-    let Some(rows) = measured(story.standing) else {
-        return String::new();
-    };
+    measured(story.standing).map(|m| of(story, &m)).collect()
+}
+
+fn of(story: &Story<'_>, measured: &Measured<'_>) -> String {
+    let (when, rows) = (measured.when, measured.rows);
     let ways = pairs::ways(rows);
+    let suffix = match when {
+        When::Before => "",
+        When::Between => "-between",
+        When::After => "-after",
+    };
     let bytes: BTreeSet<u64> = rows.iter().map(|r| r.bytes).collect();
     let sizes: Vec<String> = bytes.iter().map(|b| sweep::size(*b)).collect();
     let transport = &story.standing.opened().plan.transport;
     format!(
-        "<section id=\"pairs\"><h2>{}</h2><p class=\"sub\">Before the load, over {}: random disjoint pairs, all at once; then \
+        "<section id=\"pairs{}\"><h2>{}</h2><p class=\"sub\">{}, with nothing loaded, over {}: random disjoint pairs, all at once; then \
          nodes that were slow in each pair against nodes that were not, and slow pairs of good nodes once more. Rates are of \
          the median exchange of {} both ways, latencies of single floats; of two nodes that met more than once the worst.</p>\
          <div class=\"figures pair\"><figure><figcaption><b>Rate of each pair</b> over the median of all</figcaption>{}</figure>\
          <div class=\"scroll\">{}</div></div></section>",
-        xml(&words::capital(&pairs::sentence(rows))),
+        suffix,
+        xml(&words::capital(&pairs::sentence(Some(when), rows))),
+        xml(&words::capital(&when.to_string())),
         xml(if transport.is_empty() {
             "a transport not stated"
         } else {
             transport
         }),
         sizes.join(" or "),
-        picture(&ways),
+        picture(&format!("pairs-rate{suffix}"), &ways),
         table(&ways),
     )
 }
@@ -55,7 +64,7 @@ fn class(share: f64) -> &'static str {
     }
 }
 
-fn picture(ways: &[Way<'_>]) -> String {
+fn picture(name: &str, ways: &[Way<'_>]) -> String {
     let nodes: BTreeSet<&String> = ways.iter().flat_map(|w| w.nodes).collect();
     let nodes: Vec<&String> = nodes.into_iter().collect();
     let square = ((WIDTH - NAME) / nodes.len().max(1) as f64).min(SQUARE);
@@ -87,7 +96,7 @@ fn picture(ways: &[Way<'_>]) -> String {
     }
     let height = square * nodes.len() as f64;
     let said = "Squares by nodes; the fuller, the slower the pair. What is empty has not met.";
-    svg.finish("pairs-rate", WIDTH, height, "Rate of each pair", said)
+    svg.finish(name, WIDTH, height, "Rate of each pair", said)
 }
 
 fn table(ways: &[Way<'_>]) -> String {

@@ -7,7 +7,7 @@ use super::super::evidence::Evidence;
 use super::{Scene, Sight, gathered, missing};
 use crate::diagnosis::place::{Groups, Place};
 use crate::diagnosis::{Level, sensor};
-use crate::frame::{Series, SeriesKind};
+use crate::frame::{Series, SeriesKind, Table};
 use crate::standing::SeriesWindow;
 use crate::standing::TableRun;
 use crate::stats::interval::Interval;
@@ -21,6 +21,10 @@ const COVERAGE_FLOOR: f64 = 0.95;
 /// A gap longer than this, or than so many periods, is a stretch of which nothing is known.
 const GAP_NS: u64 = 5_000_000_000;
 const GAP_PERIODS: u64 = 10;
+/// Who tells of a device cannot say for itself how seldom that need be: its period counts up to so much, or twice the plan's.
+/// A meter of the hall may give a mean each minute.
+const PERIOD_NS: u64 = 10_000_000_000;
+const METER_PERIOD_NS: u64 = 120_000_000_000;
 /// Samples over the run from which a reading that never changed is a stuck sensor, not a steady device.
 const STUCK_SAMPLES: u64 = 200;
 
@@ -268,7 +272,7 @@ impl<'a> Scene<'a> {
     pub(super) fn thin(&self, channel: &Channel<'a>, whole: bool) -> Option<String> {
         let series = self.window_of(channel, whole);
         let (start_ns, end_ns) = self.stretch(whole);
-        let period_ns = channel.run.table.period_ns.max(1);
+        let period_ns = self.period_ns(&channel.run.table);
         let expected = expected(end_ns.saturating_sub(start_ns), period_ns);
         let valid = series.map_or(0, |w| w.valid);
         if (valid as f64) < COVERAGE_FLOOR * expected {
@@ -280,6 +284,19 @@ impl<'a> Scene<'a> {
         }
         let ill = || sensor::ill(self.standing, channel.run.table.id as usize, channel.column);
         stuck(channel).or_else(|| ill().map(|i| i.why))
+    }
+
+    /// Time after which a sensor's next reading was due.
+    fn period_ns(&self, table: &Table) -> u64 {
+        let most = if table.device.is_some() {
+            PERIOD_NS
+        } else {
+            METER_PERIOD_NS
+        };
+        let of_plan = self.standing.opened().plan.sample_period_ns;
+        table
+            .period_ns
+            .clamp(1, most.max(of_plan.saturating_mul(2)))
     }
 
     /// The time that is looked at: the window, or all segments of the run.
@@ -330,7 +347,7 @@ impl<'a> Scene<'a> {
         let sight = |c: Channel<'a>| {
             let window = self.window_of(&c, false);
             let evidence = Evidence::Exact {
-                value: value(self, window, c.run.table.period_ns.max(1)),
+                value: value(self, window, self.period_ns(&c.run.table)),
                 samples: window.map_or(0, |w| w.valid),
             };
             let place = match c.run.table.device {
