@@ -13,7 +13,7 @@ use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::{Unit, human};
 
 /// A reading rests for at least so long, so many periods, so many times as long as its peers', and as the twentieth of
-/// them that rests longest; longer where it moved on afterwards, as a slow quantity between two digits does in the end.
+/// them that rests longest; longer where it moved on afterwards under the same load, as a slow quantity between two digits does.
 const STUCK_NS: u64 = 30_000_000_000;
 const STUCK_PERIODS: u64 = 30;
 const STUCK_PEERS: f64 = 10.0;
@@ -137,7 +137,8 @@ fn stuck(standing: &Standing, run: &TableRun, column: usize) -> Option<Ill> {
         None if power.contains(&run.table.series[column].metric) => 0.0,
         None => return None,
     };
-    let times = if held.is_to_the_end() {
+    let mut begins = standing.windows().iter().map(|w| w.start_ns);
+    let times = if held.is_to_the_end() || begins.any(|at| from < at && at < to) {
         STUCK_LONGEST
     } else {
         STUCK_AND_GOES_ON
