@@ -110,6 +110,7 @@ fn block(step: &mut dyn PreparedStep, seq: &mut u64, seconds: u64) -> Result<f64
         buckets: false,
         optimizer: false,
         memory: false,
+        within_node: false,
     };
     let mut times = Vec::new();
     while now_ns() < until_ns || step.in_flight() > 0 {

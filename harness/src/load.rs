@@ -329,6 +329,7 @@ mod tests {
         buckets: true,
         optimizer: true,
         memory: false,
+        within_node: false,
     };
 
     fn order(coupled: bool, until_ns: u64) -> Order {

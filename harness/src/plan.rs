@@ -10,7 +10,7 @@ pub mod libraries;
 
 use hallmark_kernels::audit;
 use hallmark_kernels::device::DeviceInfo;
-use hallmark_profiles::profile::{Load, Loaded, Mode, Model, Pattern, Phase, Profile};
+use hallmark_profiles::profile::{Load, Loaded, Mode, Model, Pattern, Phase, Profile, Reach};
 use hallmark_profiles::quantity::{Size, Time};
 use hallmark_profiles::sku;
 use hallmark_profiles::units::{Bytes, Unit, human};
@@ -48,6 +48,8 @@ pub struct Settings {
     pub expect_devices: Option<u32>,
     /// The hall, where more than this machine takes part.
     pub hall: Option<hall::Hall>,
+    /// Nodes of a hall that is simulated.
+    pub nodes: usize,
     /// The NVML library, where it was given by hand.
     pub nvml: Option<PathBuf>,
     /// The program that drives the devices, where it is not this one.
@@ -162,6 +164,8 @@ pub fn make(
     check(&steps, &profile.load, devices, settings)?;
     let mut limits = limits(&profile, devices);
     limits.extend(sweep::limits(&profile, sweeps, shortened));
+    let nodes = hall.map_or(settings.nodes, hall::Hall::nodes);
+    limits.extend(hall::left_out(&profile, nodes));
     let mut planned: Vec<PlannedDevice> = devices.iter().map(|d| planned(d, settings)).collect();
     if let Some(hall) = &settings.hall {
         limits.push(hall.limit());
@@ -177,7 +181,7 @@ pub fn make(
         seed: profile.seed,
         devices: planned,
         dtype,
-        schedule: schedule(&profile, &steps, &step_of, devices.len()),
+        schedule: schedule(&profile, &steps, &step_of, (devices.len(), nodes)),
         limits,
         steps,
         warmup: profile.load.warmup.clone(),
@@ -462,6 +466,7 @@ fn parts(phase: &Phase) -> Parts {
         buckets,
         optimizer,
         memory: phase.pattern == Pattern::Memory,
+        within_node: phase.reach == Reach::Node,
     }
 }
 
@@ -469,7 +474,7 @@ fn schedule(
     profile: &Profile,
     steps: &[StepSpec],
     step_of: &[usize],
-    devices: usize,
+    (devices, nodes): (usize, usize),
 ) -> Vec<Segment> {
     let load = &profile.load;
     let main = load.main_phase();
@@ -479,6 +484,7 @@ fn schedule(
             buckets: false,
             optimizer: false,
             memory: false,
+            within_node: false,
         },
         parts,
     );
@@ -521,12 +527,17 @@ fn schedule(
         active: devices,
         pulse: None,
     };
-    let phases = phases(load, steps, step_of, devices);
+    let phases = phases(load, steps, step_of, (devices, nodes));
     up.chain([warmup]).chain(phases).chain(down).collect()
 }
 
 /// The phases that have work for these devices.
-fn phases(load: &Load, steps: &[StepSpec], step_of: &[usize], devices: usize) -> Vec<Segment> {
+fn phases(
+    load: &Load,
+    steps: &[StepSpec],
+    step_of: &[usize],
+    (devices, nodes): (usize, usize),
+) -> Vec<Segment> {
     // A phase without work for these devices, such as reducing alone, is left out; what it would show is then not known.
     let works = |s: &Segment| {
         let step = &steps[s.step];
@@ -536,7 +547,8 @@ fn phases(load: &Load, steps: &[StepSpec], step_of: &[usize], devices: usize) ->
             || (p.memory && step.memory.0 > 0)
     };
     let possible = |(i, phase): &(usize, &Phase)| {
-        (phase.pattern == Pattern::Sweep) == steps[step_of[*i]].sweep.is_some()
+        let swept = (phase.pattern == Pattern::Sweep) == steps[step_of[*i]].sweep.is_some();
+        swept && (phase.reach == Reach::Hall || nodes > 1)
     };
     let phases = load.phases.iter().enumerate().filter(possible);
     let phases = phases.map(|(i, phase)| Segment {

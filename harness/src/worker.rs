@@ -461,6 +461,7 @@ fn rate(device: &mut dyn Device) -> Result<f64, KernelError> {
         buckets: false,
         optimizer: false,
         memory: false,
+        within_node: false,
     };
     let mut best = 0.0_f64;
     let began_ns = now_ns();

@@ -37,8 +37,13 @@ pub trait Collective: Send {
         u32::try_from(self.members().len()).unwrap_or(u32::MAX)
     }
 
-    /// Members of the group as it stands, ascending.
+    /// Members that sum together as things stand, ascending.
     fn members(&self) -> &[u32];
+
+    /// Has later reductions sum over this node's members only, or over all again; [`Self::members`] are those that do.
+    ///
+    /// Every member says the same before the same reduction.
+    fn within_node(&mut self, only: bool);
 
     /// Counts the formations of the group from 1.
     fn generation(&self) -> u32;

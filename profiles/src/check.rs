@@ -10,11 +10,11 @@ pub use statistic::{Form, form};
 use crate::criterion::{Criterion, Reference, Statistic};
 use crate::error::ProfileError;
 use crate::metric::Metric;
-use crate::profile::{Load, Mode, Pattern, Phase, Profile, SCHEMA_VERSION, Sweep};
+use crate::profile::{Load, Mode, Pattern, Phase, Profile, Reach, SCHEMA_VERSION, Sweep};
 use crate::units::Unit;
 
 /// Metrics that the load and the run itself produce, whatever the sensors.
-pub const FROM_LOAD: [Metric; 27] = [
+pub const FROM_LOAD: [Metric; 28] = [
     Metric::MatmulRate,
     Metric::KernelRate,
     Metric::MatmulEfficiency,
@@ -23,6 +23,7 @@ pub const FROM_LOAD: [Metric; 27] = [
     Metric::StepTime,
     Metric::StepSkew,
     Metric::ExposedComm,
+    Metric::ScalingEfficiency,
     Metric::IdleGap,
     Metric::AllreduceAlgbw,
     Metric::AllreduceBusbw,
@@ -264,6 +265,11 @@ fn main_phase(c: &Checker, load: &Load) -> Result<(), ProfileError> {
     let warms = main.is_none_or(|p| p.pattern != Pattern::Sweep);
     c.key(warms, "sweep", || {
         "the longest phase is a sweep, which warms no device up; make another one longer".to_owned()
+    })?;
+    let together = main.is_none_or(|p| p.reach == Reach::Hall);
+    c.key(together, "reach", || {
+        "in the longest phase each node is by itself; make one longer in which the hall works together"
+            .to_owned()
     })
 }
 
@@ -362,6 +368,22 @@ fn phase(c: &Checker, load: &Load, phase: &Phase, line: usize) -> Result<(), Pro
     let mode_only = phase.mode == Mode::Overlapped || phase.pattern == Pattern::Training;
     c.require(mode_only, line, || {
         format!("phase `{name}`: `mode` is for training phases only")
+    })?;
+    let sums = phase.pattern == Pattern::Training && phase.mode != Mode::ComputeOnly;
+    c.require(phase.reach == Reach::Hall || sums, line, || {
+        format!("phase `{name}` sums nothing, so its sums have no `reach`")
+    })
+}
+
+/// Whether a criterion compares with a phase that the profile does not have.
+fn without_nodes(profile: &Profile, criterion: &Criterion) -> Option<String> {
+    let by_node = |p: &Phase| p.reach == Reach::Node && p.mode == Mode::Overlapped;
+    let known = profile.load.phases.iter().any(by_node);
+    (criterion.metric == Metric::ScalingEfficiency && !known).then(|| {
+        format!(
+            "criterion `{}` compares with nodes by themselves; add a training phase with reach = \"node\"",
+            criterion.name
+        )
     })
 }
 
@@ -425,7 +447,8 @@ fn criterion(
         format!("criterion `{name}` has no limit; give at_least or at_most")
     })?;
     let faults = [statistic::fault(criterion), scope::fault(criterion)];
-    for what in faults.into_iter().flatten() {
+    let compared = without_nodes(profile, criterion);
+    for what in faults.into_iter().chain([compared]).flatten() {
         c.require(false, line, || what)?;
     }
     let enforced = Metric::PowerLimit;

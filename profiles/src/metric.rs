@@ -102,6 +102,8 @@ catalogue! {
         "maximum / median over the ranks of the compute time of one step", "hallmark";
     ExposedComm "exposed_comm", One, Lower, ["gpu", "group"],
         "(overlapped step − compute-only step) / overlapped step, of the medians", "hallmark";
+    ScalingEfficiency "scaling_efficiency", One, Higher, ["group"],
+        "rate of steps of all ranks together / the sum of what the nodes reach each by itself, of the medians", "hallmark";
     IdleGap "idle_gap", One, Lower, ["gpu"],
         "device time between two operations that the load driver left empty / window; closed loop only", "hallmark";
     Duty "duty", One, Higher, ["gpu", "group", "site"],

@@ -195,6 +195,17 @@ pub enum Mode {
     Overlapped,
 }
 
+/// How far the gradients of a training step are summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// Each node sums by itself, all nodes at the same time: what `scaling_efficiency` compares with. Where there is one
+    /// node only, the phase is left out.
+    Node,
+    #[default]
+    Hall,
+}
+
 /// A stretch of the run with one kind of load.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -203,6 +214,9 @@ pub struct Phase {
     pub pattern: Pattern,
     #[serde(default)]
     pub mode: Mode,
+    /// Only for `training`.
+    #[serde(default)]
+    pub reach: Reach,
     pub duration: Time,
     /// Only for `pulse`.
     #[serde(default)]

@@ -134,6 +134,9 @@ pub struct Parts {
     pub buckets: bool,
     pub optimizer: bool,
     pub memory: bool,
+    /// Buckets are summed by each node alone, and not across nodes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub within_node: bool,
 }
 
 /// Seed of what is audited and of the vector that audits it. A type of its own, so that the public seed of the

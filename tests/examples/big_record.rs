@@ -293,6 +293,7 @@ fn opened(seconds: u64) -> Outcome<Opened> {
                 buckets: false,
                 optimizer: false,
                 memory: false,
+                within_node: false,
             },
             duration_ns: seconds * SECOND_NS,
             active: DEVICES as usize,

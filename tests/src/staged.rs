@@ -285,6 +285,7 @@ impl Invented {
             buckets: true,
             optimizer: true,
             memory: false,
+            within_node: false,
         };
         let compute = Parts {
             buckets: false,
@@ -300,6 +301,7 @@ impl Invented {
             buckets: false,
             optimizer: false,
             memory: true,
+            within_node: false,
         };
         let segment = |name: &str, kind, parts, seconds: u64, active| Segment {
             name: name.to_owned(),

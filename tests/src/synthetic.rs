@@ -106,10 +106,12 @@ pub fn of(loaded: &Loaded, devices: usize) -> Record {
     let settings = Settings {
         node: "node-1".to_owned(),
         expect_devices: Some(devices as u32),
+        nodes: 2,
         ..Settings::default()
     };
     let mut plan = plan::make(loaded, &infos, &settings).unwrap_or_else(|e| panic!("{e}"));
     "nccl, invented".clone_into(&mut plan.transport);
+    course::time_nodes(&mut plan, loaded.profile.load.main_phase());
     let metrics = &loaded.profile.telemetry.metrics;
     Record {
         main: loaded.profile.load.main_phase(),
@@ -159,6 +161,7 @@ impl Record {
                 _ => {}
             }
         }
+        course::time_nodes(&mut self.plan, self.main);
         self.plan
             .overrides
             .push(format!("the main phase lasts {hours} h"));

@@ -112,6 +112,7 @@ fn no_message_breaks_the_pipe() {
             buckets: false,
             optimizer: true,
             memory: false,
+            within_node: false,
         },
         from_ns: 0,
         until_ns: 1,

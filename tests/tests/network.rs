@@ -17,7 +17,7 @@ use hallmark_results::standing::Standing;
 use hallmark_results::verdict::{Outcome, judge};
 use hallmark_tests::agents::signal;
 use hallmark_tests::component::Component;
-use hallmark_tests::judged::{detail, faults, outcome, standing_but, steps, whole_and_once};
+use hallmark_tests::judged::{detail, faults, outcome, standing_but, steps, told, whole_and_once};
 use hallmark_tests::network::Network;
 use hallmark_tests::network::hall::Spread;
 use hallmark_tests::network::sent::Sent;
@@ -329,6 +329,8 @@ fn a_node_behind_a_narrow_link_is_named_by_its_pairs_with_the_others() {
                 .all(|r| r.bytes_per_s < 6.5e6 && r.wrong == 0)
         );
     }
+    println!("{}", told(&standing, "scaling"));
+    assert_eq!(outcome(&standing, "scaling"), Outcome::Failed);
     let diagnoses = judge(&standing).diagnoses;
     let slow = diagnoses.iter().filter(|d| d.cause == Cause::LinkSlow);
     let slow: Vec<_> = slow

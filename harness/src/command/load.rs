@@ -104,6 +104,7 @@ pub fn run(args: &Run) -> Result<Exit, Failure> {
 /// What the command line, the environment and chance bring to a run.
 pub(super) fn settings(args: &Run, node: &str) -> Result<Settings, Failure> {
     Ok(Settings {
+        nodes: 1,
         seed: args.seed,
         audit_seed: audit_seed()?,
         duration: args.duration,

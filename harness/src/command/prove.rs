@@ -227,6 +227,7 @@ fn drive(
             buckets: false,
             optimizer,
             memory,
+            within_node: false,
         };
         if !steps(step, parts, STEPS, |done| take(spec, done, shown))? {
             let what = format!("a step did not end within {PATIENCE:?}");

@@ -6,9 +6,11 @@
 
 use hallmark_kernels::device::DeviceInfo;
 use hallmark_profiles::inventory::Inventory;
+use hallmark_profiles::profile::{Profile, Reach};
 use hallmark_profiles::site::{Expected, Launcher, LoadedSite};
 use hallmark_profiles::sku;
 use hallmark_results::plan::PlannedDevice;
+use std::collections::BTreeSet;
 
 /// How the change begins by which nodes may be processes of one machine.
 const REHEARSAL: &str = "--rehearsal";
@@ -74,6 +76,12 @@ impl Hall {
         if self.reduces.is_ok() { devices } else { 1 }
     }
 
+    /// Nodes that bring devices.
+    pub(super) fn nodes(&self) -> usize {
+        let names: BTreeSet<&str> = self.places.iter().map(|(node, _)| &**node).collect();
+        names.len()
+    }
+
     /// What a report has to say of links and switches.
     pub(super) fn limit(&self) -> String {
         match &self.reduces {
@@ -96,6 +104,18 @@ impl Hall {
             device.promised.clone_from(promised);
         }
     }
+}
+
+/// What so many nodes cannot show.
+pub(super) fn left_out(profile: &Profile, nodes: usize) -> impl Iterator<Item = String> {
+    let phases = profile.load.phases.iter();
+    let alone = phases.filter(move |p| p.reach == Reach::Node && nodes < 2);
+    alone.map(|phase| {
+        format!(
+            "phase `{}` was left out: it compares nodes by themselves with all together, and there is one node",
+            phase.name
+        )
+    })
 }
 
 /// Settings by the keys of the sensors that tell them.

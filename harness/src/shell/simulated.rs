@@ -5,6 +5,7 @@
 //! when a device fails and what its sensors read; everything it says is *simulated*. An event costs
 //! what the devices cost that it concerns, so that halls of thousands can be played.
 
+pub mod meeting;
 mod separate;
 
 use crate::load::{Act, Driver};
@@ -16,9 +17,10 @@ use hallmark_profiles::workload::{Parts, StepSpec};
 use hallmark_results::frame::{ClockState, Closed, Ending, FaultKind, Frame, Steps, Table};
 use hallmark_results::plan::Plan;
 use hallmark_results::standing::Standing;
+use meeting::Meetings;
 pub use separate::{Gauge, Physics, Separate};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 
 /// As a worker's: a rest longer than this is told.
 const REST_NS: u64 = 1_000_000_000;
@@ -97,14 +99,6 @@ struct Queued {
     started: Option<(u64, Option<u64>)>,
 }
 
-/// The ranks that have come to a step's all-reduce.
-#[derive(Default)]
-struct Meeting {
-    came: Vec<u32>,
-    last_ns: u64,
-    retired: usize,
-}
-
 /// One run in virtual time.
 pub struct World<H> {
     plan: Plan,
@@ -112,8 +106,7 @@ pub struct World<H> {
     devices: Vec<Device>,
     /// Devices to be looked at, earliest first; an entry that is not its device's own `wake_ns` is void.
     wakes: BinaryHeap<Reverse<(u64, u32)>>,
-    meetings: BTreeMap<u64, Meeting>,
-    members: Vec<u32>,
+    meetings: Meetings,
     /// As a real rank's: one that waits longer for others gives up.
     patience_ns: u64,
     /// Devices that did not come up.
@@ -151,8 +144,7 @@ impl<H: Hall> World<H> {
             hall,
             devices: (0..plan.devices.len()).map(device).collect(),
             wakes: BinaryHeap::new(),
-            meetings: BTreeMap::new(),
-            members: Vec::new(),
+            meetings: Meetings::new(plan),
             patience_ns: 0,
             missing: Vec::new(),
             plan: plan.clone(),
@@ -306,9 +298,8 @@ impl<H: Hall> World<H> {
                 patience,
             } => {
                 self.patience_ns = patience.as_nanos() as u64;
-                self.members = members;
+                self.meetings.form(members);
                 self.abandoned = false;
-                self.meetings.clear();
                 self.devices.iter_mut().for_each(|d| d.broken = false);
                 self.inputs
                     .push_back(Input::Worker(index, FromWorker::Regrouped { generation }));
@@ -385,7 +376,7 @@ impl<H: Hall> World<H> {
                             segment,
                             next_seq,
                             why: "an all-reduce did not complete".to_owned(),
-                            missing: self.absent_ranks(),
+                            missing: self.meetings.absent(),
                         }
                     } else {
                         FromWorker::Idle { segment, next_seq }
@@ -405,14 +396,6 @@ impl<H: Hall> World<H> {
             let rest = FromWorker::Resting { until_ns };
             self.inputs.push_back(Input::Worker(index as u32, rest));
         }
-    }
-
-    /// Ranks that some unfinished step still waits for.
-    fn absent_ranks(&self) -> Vec<u32> {
-        let all = self.members.len();
-        let first = self.meetings.values().find(|m| m.came.len() < all);
-        let came = |m: &&u32| first.is_some_and(|f| !f.came.contains(m));
-        self.members.iter().filter(came).copied().collect()
     }
 
     fn submit(&mut self, index: usize, submission: Submission) {
@@ -443,17 +426,14 @@ impl<H: Hall> World<H> {
         };
         let own_ns = self.hall.begin(index, &asked, start_ns);
         head.started = Some((start_ns, own_ns));
+        let (seq, parts) = (asked.seq, asked.parts);
         let Some(at_ns) = own_ns.filter(|_| coupled) else {
             return;
         };
-        let meeting = self.meetings.entry(asked.seq).or_default();
-        meeting.came.push(index as u32);
-        meeting.last_ns = meeting.last_ns.max(at_ns);
-        if meeting.came.len() >= self.members.len() {
-            for other in meeting.came.clone() {
-                if other as usize != index {
-                    self.wake(other as usize, self.now_ns);
-                }
+        let all = self.meetings.come(index as u32, parts, seq, at_ns);
+        for other in all.into_iter().flatten() {
+            if other as usize != index {
+                self.wake(other as usize, self.now_ns);
             }
         }
     }
@@ -467,12 +447,14 @@ impl<H: Hall> World<H> {
         if !device.coupled {
             return Ok((own_ns, 0, None));
         }
-        let meeting = self.meetings.get(&head.submission.seq).ok_or(u64::MAX)?;
-        if meeting.came.len() >= self.members.len() {
+        let Submission { parts, seq, .. } = head.submission;
+        let met = self.meetings.met(index as u32, parts, seq);
+        let (all, last_ns) = met.ok_or(u64::MAX)?;
+        if all {
             let asked = asked(&self.plan, head, true);
             // All ranks see the votes of all: in virtual time every rank votes by the same clock.
             let votes = u32::from(head.submission.stop);
-            let end_ns = self.hall.reduced(index, &asked, meeting.last_ns);
+            let end_ns = self.hall.reduced(index, &asked, last_ns);
             return Ok((end_ns, votes, None));
         }
         let gave_up = own_ns.saturating_add(self.patience_ns);
@@ -507,6 +489,7 @@ impl<H: Hall> World<H> {
             self_test: None,
         };
         let asked = asked(&self.plan, &head, device.coupled);
+        let parts = asked.parts;
         self.hall
             .tell(index, &asked, own_ns.unwrap_or(end_ns), &mut done);
         device.free_ns = device.free_ns.max(end_ns);
@@ -526,13 +509,7 @@ impl<H: Hall> World<H> {
         if self.now_ns.saturating_sub(device.flushed_ns) > self.batch_ns {
             self.flush(index);
         }
-        // A step that all ranks have retired is no longer asked for.
-        if let Some(meeting) = self.meetings.get_mut(&done.seq) {
-            meeting.retired += 1;
-            if meeting.retired >= meeting.came.len() && meeting.retired >= self.members.len() {
-                self.meetings.remove(&done.seq);
-            }
-        }
+        self.meetings.leave(index as u32, parts, done.seq);
     }
 
     fn flush(&mut self, index: usize) {

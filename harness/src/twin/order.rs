@@ -63,6 +63,7 @@ pub fn plan(loaded: &Loaded, scenario: &Scenario) -> Result<Ordered, TwinError> 
     let settings = Settings {
         duration: scenario.conditions.duration.and_then(Time::new),
         probe: Some(part.rate),
+        nodes: hall.nodes() as usize,
         expect_devices: declares.then(|| hall.gpus()),
         ..Settings::default()
     };

@@ -87,3 +87,39 @@ fn one_seed_gives_the_same_frames_and_another_gives_others() {
         format!("{:?}", samples(&frames(8)))
     );
 }
+
+/// Four nodes under the profile for halls, its days made minutes; `fault`: what ails the hall besides.
+fn scaled(fault: &str) -> (Outcome, String) {
+    let text = EIGHT
+        .replace("trays_per_rack = 1", "trays_per_rack = 4")
+        .replace("12 kW", "48 kW");
+    let scenario = scenario(&format!("{text}{fault}"));
+    let profile = profile::load("hall-acceptance").unwrap().text;
+    let short = profile
+        .replace("accepts_site = true", "accepts_site = false")
+        .replace("least = \"10 min\"", "least = \"3 min\"")
+        .replace("window = \"10 min\"", "window = \"2 min\"")
+        .replace("duration = \"10 min\"", "duration = \"2 min\"")
+        .replace("72 h", "5 min")
+        .replace("min_samples = 50", "min_samples = 20")
+        .replace("\"30 min\"", "\"2 min\"")
+        .replace("duration = \"5 min\"", "duration = \"30 s\"");
+    let loaded = profile::parse(&short, "short.toml").unwrap();
+    let standing = play(&loaded, &scenario, 3, &mut |_| {}).unwrap();
+    let verdict = judge(&standing);
+    let finding = verdict
+        .findings
+        .iter()
+        .find(|f| f.criterion.name == "scaling");
+    let finding = finding.unwrap();
+    (finding.outcome, finding.why.clone())
+}
+
+#[test]
+fn what_nodes_reach_together_is_held_against_what_they_reach_by_themselves() {
+    let (outcome, why) = scaled("");
+    assert_eq!(outcome, Outcome::Passed, "{why}");
+    let slow = "[[fault]]\nplace = \"any gpu\"\nat = \"1 s\"\ncauses = [\"link_slow\"]\nwithin = \"1 min\"\nlink_rate = { times = 0.02 }\n";
+    let (outcome, why) = scaled(slow);
+    assert_eq!(outcome, Outcome::Failed, "{why}");
+}

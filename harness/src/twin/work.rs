@@ -6,13 +6,14 @@
 use super::chance::Chance;
 use super::scenario::effect::Shortcut;
 use super::task::Step;
-use super::world::World;
+use super::world::{Links, World};
 use crate::shell::simulated::Asked;
+use crate::shell::simulated::meeting::nodes;
 use hallmark_kernels::audit::Mismatch;
 use hallmark_kernels::work::{Span, StepDone, Work};
 use hallmark_profiles::workload::Gemm;
 use hallmark_results::plan::Plan;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 /// Arrays that AdamW reads and writes for each parameter: 4 and 3 of f32.
 const OPTIMIZER_BYTES: f64 = 28.0;
@@ -78,7 +79,10 @@ impl Shared {
 /// The work of a plan on a hall.
 pub struct Works {
     figures: Vec<Figures>,
-    shared: VecDeque<Shared>,
+    /// All-reduces of all ranks, and of those of each node by themselves.
+    shared: BTreeMap<Option<usize>, VecDeque<Shared>>,
+    /// The node of each device.
+    nodes: Vec<usize>,
     chance: Chance,
     /// Ranks that take part.
     pub members: usize,
@@ -101,7 +105,8 @@ impl Works {
         });
         Self {
             figures: figures.collect(),
-            shared: VecDeque::new(),
+            shared: BTreeMap::new(),
+            nodes: nodes(plan),
             chance: Chance::new(seed, "work", 0),
             members: plan.devices.len(),
         }
@@ -114,14 +119,14 @@ impl Works {
         let part = &world.kind.part;
         let alone = figures.flop / part.rate
             + (figures.optimizer_bytes + figures.memory_bytes) / part.memory_rate;
-        let reduce = figures.buckets as f64 * self.op_s(world, figures);
+        let reduce = figures.buckets as f64 * self.op_s(world, figures, self.members);
         (1.5e9 * (alone + reduce)) as u64
     }
 
     /// One operation on sound links, s.
-    fn op_s(&self, world: &World, figures: &Figures) -> f64 {
-        let n = self.members.max(2) as f64;
-        let busbw = world.kind.part.busbw(self.members) * world.kind.nature.link;
+    fn op_s(&self, world: &World, figures: &Figures, ranks: usize) -> f64 {
+        let n = ranks.max(2) as f64;
+        let busbw = world.kind.part.busbw(ranks) * world.kind.nature.link;
         OP_LATENCY_S + figures.bucket_bytes * 2.0 * (n - 1.0) / n / busbw
     }
 
@@ -183,15 +188,16 @@ impl Works {
 
     /// When a coupled step ends on a device: the ranks' sums first, then its own optimizer.
     pub fn reduced(&mut self, world: &World, device: usize, asked: &Asked, last_ns: u64) -> u64 {
-        let known = self.shared.iter().rev().find(|s| s.seq == asked.seq);
-        let end_ns = match known {
+        let end_ns = match self.known(device, asked) {
             Some(shared) => shared.end_ns,
             None => {
-                let shared = self.share(world, asked, last_ns);
+                let party = self.party(device, asked);
+                let shared = self.share(world, asked, last_ns, party);
                 let end_ns = shared.end_ns;
-                self.shared.push_back(shared);
-                if self.shared.len() > SHARED {
-                    self.shared.pop_front();
+                let kept = self.shared.entry(party).or_default();
+                kept.push_back(shared);
+                if kept.len() > SHARED {
+                    kept.pop_front();
                 }
                 end_ns
             }
@@ -199,13 +205,34 @@ impl Works {
         end_ns + world.tasks[device].step.map_or(0, |s| s.optimizer_ns)
     }
 
-    /// The operations of a step whose slowest rank is done at `last_ns`.
-    fn share(&mut self, world: &World, asked: &Asked, last_ns: u64) -> Shared {
+    /// With whom a device sums: all, or those of its node.
+    fn party(&self, device: usize, asked: &Asked) -> Option<usize> {
+        asked.parts.within_node.then(|| self.nodes[device])
+    }
+
+    fn known(&self, device: usize, asked: &Asked) -> Option<&Shared> {
+        let kept = self.shared.get(&self.party(device, asked))?;
+        kept.iter().rev().find(|s| s.seq == asked.seq)
+    }
+
+    /// The operations of a step whose slowest rank is done at `last_ns`; what ails the links between nodes, a node by
+    /// itself does not meet.
+    fn share(
+        &mut self,
+        world: &World,
+        asked: &Asked,
+        last_ns: u64,
+        party: Option<usize>,
+    ) -> Shared {
         let figures = self.figures[asked.step];
-        let (links, nature) = (world.links, &world.kind.nature);
+        let own = |node| self.nodes.iter().filter(|n| **n == node).count();
+        let ranks = party.map_or(self.members, own);
+        let links = party.map_or(world.links, |_| Links::default());
+        let nature = &world.kind.nature;
         let slow = (1.0 + GO_BACK * links.loss) / links.rate.max(1e-3);
-        let each_s = self.op_s(world, &figures) * slow;
-        let mut took: Vec<u64> = (0..figures.buckets)
+        let each_s = self.op_s(world, &figures, ranks) * slow;
+        let operations = if ranks > 1 { figures.buckets } else { 0 };
+        let mut took: Vec<u64> = (0..operations)
             .map(|_| {
                 let noise = 1.0 + nature.op_noise * self.chance.heavy();
                 let busy = self.chance.unit() < nature.op_busy;
@@ -272,7 +299,7 @@ impl Works {
             );
         }
         let reduces = asked.parts.buckets && asked.coupled && done.collective_fault.is_none();
-        let shared = self.shared.iter().rev().find(|s| s.seq == asked.seq);
+        let shared = self.known(device, asked);
         for (start_ns, end_ns) in shared
             .iter()
             .filter(|_| reduces)

@@ -38,6 +38,8 @@ const STREAM_FLOATS: usize = 8 << 20;
 const BLOCK_FLOATS: usize = 1 << 16;
 /// What a barrier says in place of a bucket.
 const NO_BUCKET: u32 = u32::MAX;
+/// Set in the bucket that a node sums by itself: its bridge then only goes along.
+const WITHIN: u32 = 1 << 31;
 
 /// One rank of a group over shared memory. Dropping it gives the generation up, so that peers do not wait for it.
 pub struct HostCollective {
@@ -296,18 +298,23 @@ impl HostCollective {
         in_place: bool,
     ) -> Result<Reduced, CollectiveError> {
         let bytes = self.region.floats(bucket)? as u64 * 4;
-        // Buckets are counted in `usize`, but nobody lays out 2³² of them: each takes a page.
-        let name = u32::try_from(bucket).unwrap_or(NO_BUCKET - 1);
+        // Buckets are counted in `usize`, but nobody lays out 2³¹ of them: each takes a page.
+        let name = u32::try_from(bucket).unwrap_or(WITHIN - 1).min(WITHIN - 1);
         let to: Side = if in_place {
             Region::input
         } else {
             Region::output
         };
         match self.bridge() {
-            Some(bridge) => self.reduce_bridged((bucket, name, bytes), limit, in_place, bridge),
-            None => self.meet(name, bytes, limit, |me| {
-                me.sum_share(bucket, &me.members, to)
-            }),
+            Some(bridge) if !self.is_alone() => {
+                self.reduce_bridged((bucket, name, bytes), limit, in_place, bridge)
+            }
+            bridge => {
+                let name = bridge.map_or(name, |_| name | WITHIN);
+                self.meet(name, bytes, limit, |me| {
+                    me.sum_share(bucket, &me.members, to)
+                })
+            }
         }
     }
 
@@ -396,7 +403,13 @@ impl Collective for HostCollective {
     }
 
     fn members(&self) -> &[u32] {
-        self.hall.as_ref().map_or(&self.members, |h| &h.everyone)
+        self.hall.as_ref().map_or(&self.members[..], Hall::members)
+    }
+
+    fn within_node(&mut self, only: bool) {
+        if let Some(hall) = &mut self.hall {
+            hall.alone = only;
+        }
     }
 
     fn generation(&self) -> u32 {
@@ -480,7 +493,8 @@ impl Collective for HostCollective {
             Some(hall) => {
                 let slots = self.region.ranks() - 1;
                 let own = everyone.iter().filter_map(|m| m.checked_sub(hall.first));
-                let own = own.filter(|slot| *slot < slots).collect();
+                let own: Vec<u32> = own.filter(|slot| *slot < slots).collect();
+                hall.own = own.iter().map(|slot| hall.first + slot).collect();
                 hall.everyone = everyone;
                 own
             }

@@ -445,6 +445,10 @@ mod tests {
             self.group.members()
         }
 
+        fn within_node(&mut self, only: bool) {
+            self.group.within_node(only);
+        }
+
         fn generation(&self) -> u32 {
             self.group.generation()
         }

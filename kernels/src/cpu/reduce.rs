@@ -18,6 +18,10 @@ pub enum Ask {
         bucket: usize,
         seq: u64,
     },
+    /// Whether the step's buckets are summed by this node alone.
+    Within {
+        node: bool,
+    },
     /// The step's part of a sweep.
     Sweep {
         seq: u64,
@@ -143,6 +147,10 @@ impl Rank {
                 {
                     self.fail(&error);
                 }
+                None
+            }
+            Ask::Within { node } => {
+                self.collective.within_node(node);
                 None
             }
             Ask::Sweep { seq } => {

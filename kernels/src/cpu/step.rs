@@ -336,6 +336,12 @@ impl Machine {
             arrival_skew_ns: 0,
             self_test: None,
         };
+        if parts.buckets
+            && let Some(reducer) = &self.reducer
+        {
+            let node = parts.within_node;
+            reducer.ask(Ask::Within { node });
+        }
         if parts.gemms {
             self.gemms(submission, &mut done)?;
         } else if parts.buckets && self.spec.sweep.is_some() {

@@ -30,6 +30,7 @@ const ALL: Parts = Parts {
     buckets: true,
     optimizer: true,
     memory: true,
+    within_node: false,
 };
 
 fn prepared(spec: &StepSpec) -> Box<dyn PreparedStep> {

@@ -239,6 +239,7 @@ mod tests {
             buckets,
             optimizer,
             memory,
+            within_node: false,
         };
         let submission = Submission {
             seq: 10,

@@ -174,6 +174,7 @@ impl Worker {
             return Ok(fed);
         };
         let rig = Arc::clone(&self.rig);
+        self.collective.within_node(course.parts.within_node);
         rig.head(course, slot, &mut Into::Queue)?;
         for ready in &course.ready {
             rig.arrays.buckets[ready.bucket]

@@ -117,6 +117,7 @@ fn combinations(spec: &StepSpec) -> Vec<Parts> {
         buckets: false,
         optimizer,
         memory,
+        within_node: false,
     };
     let (gemms, state) = (!spec.gemms.is_empty(), spec.parameters > 0);
     let mut all = Vec::new();

@@ -54,6 +54,8 @@ pub(super) struct Launch {
     pub seq: u64,
     /// This rank's vote, where the step reduces.
     pub stop: Option<bool>,
+    /// Its buckets are summed by this node alone.
+    pub within_node: bool,
     pub gemms: u32,
 }
 
@@ -337,6 +339,7 @@ pub(super) fn step(context: &Context<'_>, slot: usize, submission: Submission) -
         audits,
         seq,
         stop: rank.map(|_| stop),
+        within_node: parts.within_node,
         gemms: if parts.gemms {
             spec.gemms.len() as u32
         } else {

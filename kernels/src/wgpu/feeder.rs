@@ -190,6 +190,7 @@ impl Worker {
             ..Fed::default()
         };
         submit(&self.gpu, launch.head, &mut fed.parts)?;
+        self.collective.within_node(launch.within_node);
         for ready in launch.ready {
             let index = fed.parts[ready.part].1.clone();
             self.gpu.finish(&index, DEVICE_LIMIT)?;

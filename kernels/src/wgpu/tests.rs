@@ -144,6 +144,7 @@ const ALL: Parts = Parts {
     buckets: true,
     optimizer: true,
     memory: true,
+    within_node: false,
 };
 
 fn submission(seq: u64) -> Submission {

@@ -18,7 +18,7 @@ const fn of_load(metric: Metric) -> &'static [Scope] {
         M::SustainRatio | M::Drift | M::AuditShare | M::Inventory | M::Failures => &[Scope::Site],
         M::TelemetryCoverage | M::TelemetryAge | M::TelemetryGap => &[Scope::Site],
         M::StepTime => &[Scope::Gpu, Scope::Group],
-        M::StepSkew | M::ExposedComm => &[Scope::Group],
+        M::StepSkew | M::ExposedComm | M::ScalingEfficiency => &[Scope::Group],
         M::AllreduceAlgbw | M::AllreduceBusbw | M::AllreduceLatency => &[Scope::Group],
         M::ClockOffset => &[Scope::Node],
         _ => &[Scope::Gpu],

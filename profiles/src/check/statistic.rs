@@ -34,7 +34,12 @@ pub const fn form(metric: Metric) -> Form {
         M::MatmulRate | M::MatmulEfficiency => Form::Blocks,
         M::StepTime | M::StepSkew | M::HbmRate => Form::Values,
         M::AllreduceAlgbw | M::AllreduceBusbw | M::AllreduceLatency => Form::Values,
-        M::KernelRate | M::SustainRatio | M::Drift | M::ExposedComm | M::IdleGap => Form::Figure,
+        M::KernelRate
+        | M::SustainRatio
+        | M::Drift
+        | M::ExposedComm
+        | M::ScalingEfficiency
+        | M::IdleGap => Form::Figure,
         M::Duty | M::StepsCompleted | M::Inventory | M::Failures => Form::Figure,
         M::AuditErrors | M::AuditExposure | M::AuditShare | M::SdcUcl => Form::Figure,
         M::SelfTest | M::TelemetryCoverage => Form::Lowest,

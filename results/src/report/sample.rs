@@ -166,6 +166,7 @@ impl Sample {
             buckets: true,
             optimizer: true,
             memory: false,
+            within_node: false,
         };
         let segment = |name: &str, kind, parts, seconds: u64, active| Segment {
             name: name.to_owned(),
@@ -191,6 +192,7 @@ impl Sample {
             buckets: false,
             optimizer: false,
             memory: true,
+            within_node: false,
         };
         vec![
             segment("ramp-50", SegmentKind::RampUp, all, 1, half),

@@ -317,11 +317,12 @@ fn labelled_lines(story: &Story<'_>, columns: usize, paint: Paint) -> Vec<String
     for (index, text) in shortened(&next).iter().enumerate() {
         put(if index == 0 { "next" } else { "" }, text);
     }
-    let absent: Vec<String> = verdict
-        .not_measured
-        .iter()
-        .map(|n| clean(&n.what))
-        .collect();
+    let mut absent: Vec<String> = Vec::new();
+    for what in verdict.not_measured.iter().map(|n| clean(&n.what)) {
+        if !absent.contains(&what) {
+            absent.push(what);
+        }
+    }
     if !absent.is_empty() {
         put("not measured", &absent.join("; "));
     }

@@ -34,6 +34,8 @@ pub struct Window {
     series: BTreeMap<(u32, u32), Box<SeriesWindow>>,
     /// The devices' steps belong together: they reduce into each other.
     coupled: bool,
+    /// Each node reduces by itself, so that there is no group of all ranks.
+    within_node: bool,
 }
 
 /// A device within a window.
@@ -187,7 +189,11 @@ impl Window {
             devices: plan.devices.iter().map(|_| device()).collect(),
             group: GroupWindow::new(),
             series: BTreeMap::new(),
-            coupled: segment.parts.buckets && has_buckets && segment.active > 1,
+            coupled: segment.parts.buckets
+                && has_buckets
+                && segment.active > 1
+                && !segment.parts.within_node,
+            within_node: segment.parts.within_node,
         }
     }
 
@@ -202,6 +208,7 @@ impl Window {
             group: GroupWindow::new(),
             series: BTreeMap::new(),
             coupled: self.coupled,
+            within_node: self.within_node,
         }
     }
 
@@ -257,6 +264,9 @@ impl Window {
 
     /// End, and time for each byte from the last rank's start on, s/B, of an operation that all ranks have now told.
     pub(super) fn op(&mut self, device: u32, op: &OpRow, members: &[u32]) -> Option<(u64, f64)> {
+        if self.within_node {
+            return None;
+        }
         self.group.op(device, op, members.len())
     }
 }
@@ -466,6 +476,7 @@ mod tests {
             group: GroupWindow::new(),
             series: BTreeMap::new(),
             coupled: false,
+            within_node: false,
         }
     }
 

@@ -533,7 +533,7 @@ fn not_measured(standing: &Standing, absent: Vec<String>) -> Vec<NotMeasured> {
         .limits
         .iter()
         .map(|limit| NotMeasured {
-            what: "comparison with others".to_owned(),
+            what: "limits of this run".to_owned(),
             why: limit.clone(),
             remedy: String::new(),
         });

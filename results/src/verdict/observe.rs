@@ -138,6 +138,7 @@ impl<'a> Scene<'a> {
                 self.coupled(|w| gathered(&w.group.skew, "no step of all ranks was completed")),
             ),
             Metric::ExposedComm => group(self.exposed()),
+            Metric::ScalingEfficiency => group(self.scaling()),
             Metric::IdleGap => self.idle(),
             Metric::AllreduceAlgbw => group(self.all_reduce(|bytes, _| bytes)),
             Metric::AllreduceBusbw => {

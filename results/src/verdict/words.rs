@@ -120,13 +120,14 @@ pub fn metric(metric: Metric) -> String {
 }
 
 /// Ratios that are a part of a whole: people read them in per cent.
-const SHARES: [Metric; 6] = [
+const SHARES: [Metric; 7] = [
     Metric::IdleGap,
     Metric::Duty,
     Metric::AuditShare,
     Metric::ThrottleFrac,
     Metric::PowerCapFrac,
     Metric::ExposedComm,
+    Metric::ScalingEfficiency,
 ];
 
 /// Factor and unit in which a metric's values are shown.

@@ -13,7 +13,7 @@ use hallmark_results::frame::Frame;
 use hallmark_results::standing::Standing;
 use hallmark_results::store::journal::JournalReader;
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -68,6 +68,23 @@ struct Agent {
     sent: Sent,
 }
 
+/// Each node by itself, and what all together must reach of that.
+const BY_NODE: &str = r#"
+[[load.phase]]
+name = "single-nodes"
+pattern = "training"
+reach = "node"
+duration = "2 s"
+
+[[criterion]]
+name = "scaling"
+metric = "scaling_efficiency"
+scope = "group"
+statistic = "total"
+at_least = "50 %"
+phase = "train"
+"#;
+
 impl Spread {
     /// Starts a run over nodes n1 to n`nodes` with one device each, for `seconds` of load, in a network that `worsen`
     /// has made what it is; `None` where this machine can have none. `criteria` stand behind those of every such run.
@@ -93,7 +110,8 @@ impl Spread {
         )
     }
 
-    /// Starts a run whose nodes n1 to n`nodes` reduce through this library of MPI, over the network alone.
+    /// Starts a run whose nodes n1 to n`nodes` reduce through this library of MPI, over the network alone; for some seconds
+    /// each by itself.
     ///
     /// # Panics
     /// It cannot be started.
@@ -106,6 +124,9 @@ impl Spread {
     ) -> Option<Self> {
         let folder = RunFolder::new();
         let path = swept::profile(&folder, seconds);
+        let swept = fs::read_to_string(&path).expect("the file was just written");
+        let path = folder.write("scaled.toml", &format!("{swept}{BY_NODE}"));
+        let path = path.display().to_string();
         Self::over(Turn::alone(), nodes, (folder, path), library, worsen)
     }
 

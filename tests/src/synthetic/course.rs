@@ -9,7 +9,7 @@ use hallmark_profiles::sku::{self, Of};
 use hallmark_results::frame::{
     Closed, Event, Frame, OpRow, Provenance, Samples, Series, StepRow, Steps, Table, What,
 };
-use hallmark_results::plan::{Segment, SegmentKind};
+use hallmark_results::plan::{Plan, Segment, SegmentKind};
 
 /// Steps of the main phase, and of each other one.
 const STEPS: (u64, u64) = (640, 60);
@@ -20,6 +20,20 @@ const HEALTHY: f64 = 0.985;
 /// Bus bandwidth of a healthy all-reduce of eight, B/s.
 const BUS: f64 = 475e9;
 const GEMMS: u32 = 24;
+
+/// Share of a step of all nodes that one of a node by itself takes.
+const BY_NODE: f64 = 0.97;
+
+/// Has the steps of nodes by themselves last nearly as long as those of the main phase.
+pub fn time_nodes(plan: &mut Plan, main: usize) {
+    let mut all = plan.schedule.iter();
+    let Some(main) = all.find(|s| s.kind == SegmentKind::Phase(main)) else {
+        return;
+    };
+    let step_ns = main.duration_ns as f64 / STEPS.0 as f64 * BY_NODE;
+    let by_node = plan.schedule.iter_mut().filter(|s| s.parts.within_node);
+    by_node.for_each(|s| s.duration_ns = (step_ns * STEPS.1 as f64) as u64);
+}
 
 /// Everything after the opening frame.
 pub fn frames(record: &Record) -> Vec<Frame> {

@@ -93,6 +93,7 @@ impl Case {
                 }
             }),
             Metric::Drift => good.rates(|m, _| 1.0 - 0.05 * m.progress),
+            Metric::ScalingEfficiency => good.lengths(move |m| if here(m) { 1.3 } else { 1.0 }),
             Metric::StepTime => good.lengths(|m| if one_in(8, m.index) { 4.0 } else { 1.0 }),
             Metric::StepSkew => good.steps(|_, d, row| {
                 row.compute_ns += u64::from(d == 1) * row.compute_ns / 6;
@@ -137,6 +138,7 @@ impl Case {
                 (row.gemms, row.audited) = (0, 0);
                 true
             }),
+            Metric::ScalingEfficiency => good.never_began("single-nodes"),
             Metric::Duty | Metric::StepTime => good.never_began(&self.phase),
             Metric::HbmRate => good.named(1, "some other model"),
             Metric::IdleGap => {

@@ -43,6 +43,7 @@ fn segment(name: &str, kind: SegmentKind) -> Segment {
             buckets: true,
             optimizer: true,
             memory: true,
+            within_node: false,
         },
         duration_ns: SEGMENT_S * SECOND_NS,
         active: 2,

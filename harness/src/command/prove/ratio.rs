@@ -115,6 +115,7 @@ fn rate(step: &mut dyn PreparedStep) -> Result<f64, KernelError> {
         buckets: false,
         optimizer: false,
         memory: false,
+        within_node: false,
     };
     let (mut flop, mut ns, mut wrong) = (0.0, 0, None);
     let ended = steps(step, parts, STEPS, |done| {

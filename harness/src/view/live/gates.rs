@@ -18,13 +18,14 @@ const NBSP: char = '\u{a0}';
 const NAME: usize = 11;
 
 /// Ratios that are a part of a whole: people read them in per cent.
-const SHARES: [Metric; 6] = [
+const SHARES: [Metric; 7] = [
     Metric::IdleGap,
     Metric::Duty,
     Metric::AuditShare,
     Metric::ThrottleFrac,
     Metric::PowerCapFrac,
     Metric::ExposedComm,
+    Metric::ScalingEfficiency,
 ];
 
 fn value(value: f64, metric: Metric, unit: Unit) -> String {

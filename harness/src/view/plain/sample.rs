@@ -24,6 +24,7 @@ const PARTS: Parts = Parts {
     buckets: false,
     optimizer: true,
     memory: false,
+    within_node: false,
 };
 
 fn segment(name: &str, kind: SegmentKind, seconds: u64, active: usize) -> Segment {

@@ -7,7 +7,7 @@
 
 use super::region::{Region, Slot, mask};
 use super::wait::{Patience, publish};
-use super::{NO_BUCKET, Word};
+use super::{NO_BUCKET, WITHIN, Word};
 use crate::collective::CollectiveError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -77,6 +77,8 @@ pub struct Bridge {
     generation: u32,
     /// Reductions of this generation, by region.
     counts: Vec<u32>,
+    /// Those of them that were across the nodes: of others each node has its own number.
+    met: Vec<u32>,
     now_ns: fn() -> u64,
 }
 
@@ -113,6 +115,7 @@ impl Bridge {
         }
         Ok(Self {
             counts: vec![0; regions.len()],
+            met: vec![0; regions.len()],
             regions,
             first,
             members,
@@ -154,14 +157,18 @@ impl Bridge {
         while let Some(ready) = self.next()? {
             let region = Arc::clone(&self.regions[ready.region]);
             let want = self.counts[ready.region].wrapping_add(1);
-            let (arrived_ns, last) = self.meet(&ready, want, between)?;
+            let within = ready.bucket != NO_BUCKET && ready.bucket & WITHIN != 0;
+            let (arrived_ns, last) = match within {
+                true => (ready.arrived_ns, self.first + ready.last),
+                false => self.meet(&ready, between)?,
+            };
             let slot = own(&region)?;
             slot.arrived_ns.store(arrived_ns, Ordering::Relaxed);
             slot.last.store(last, Ordering::Relaxed);
             if !self.all(&region, Word::Done, want)? {
                 return Ok(());
             }
-            if ready.bucket != NO_BUCKET {
+            if ready.bucket != NO_BUCKET && !within {
                 self.add(&region, ready.bucket as usize, between)?;
             }
             publish(&slot.done, &slot.sleepers, want);
@@ -200,12 +207,13 @@ impl Bridge {
 
     /// Meets the other bridges: when the last rank of all arrived, and its number in the hall.
     fn meet(
-        &self,
+        &mut self,
         ready: &Ready,
-        want: u32,
         between: &mut dyn Between,
     ) -> Result<(u64, u32), BetweenError> {
-        let ours = [want, ready.region as u32, ready.bucket].map(u64::from);
+        let met = &mut self.met[ready.region];
+        *met = met.wrapping_add(1);
+        let ours = [*met, ready.region as u32, ready.bucket].map(u64::from);
         for theirs in between.gather(ours)? {
             if theirs != ours {
                 return Err(BetweenError::Apart {

@@ -17,6 +17,21 @@ pub(super) struct Hall {
     pub(super) first: u32,
     /// Members of all nodes, by their numbers in the hall.
     pub(super) everyone: Vec<u32>,
+    /// Those of this node.
+    pub(super) own: Vec<u32>,
+    /// The node sums by itself.
+    pub(super) alone: bool,
+}
+
+impl Hall {
+    /// Members that sum together.
+    pub(super) fn members(&self) -> &[u32] {
+        if self.alone {
+            &self.own
+        } else {
+            &self.everyone
+        }
+    }
 }
 
 impl HostCollective {
@@ -40,6 +55,8 @@ impl HostCollective {
         attached.hall = Some(Hall {
             first,
             everyone: Vec::new(),
+            own: Vec::new(),
+            alone: false,
         });
         attached.transport = format!("{}, one bridge a node", attached.transport);
         Ok(attached)
@@ -48,6 +65,11 @@ impl HostCollective {
     /// The number that the caller knows a slot by.
     pub(super) fn named(&self, slot: u32) -> u32 {
         self.hall.as_ref().map_or(slot, |h| h.first + slot)
+    }
+
+    /// Whether the node sums by itself for now.
+    pub(super) fn is_alone(&self) -> bool {
+        self.hall.as_ref().is_some_and(|h| h.alone)
     }
 
     /// Slot of the node's bridge.

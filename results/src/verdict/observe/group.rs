@@ -6,7 +6,7 @@ use super::super::evidence::Evidence;
 use super::{Scene, Sight, gathered, group};
 use crate::standing::window::{Gathered, Window};
 use crate::stats::interval::Interval;
-use hallmark_profiles::profile::Mode;
+use hallmark_profiles::profile::{Mode, Phase, Reach};
 
 impl<'a> Scene<'a> {
     pub(super) fn coupled(&self, evidence: impl Fn(&'a Window) -> Evidence<'a>) -> Evidence<'a> {
@@ -105,6 +105,62 @@ impl<'a> Scene<'a> {
                     low: share(b.low?, c.high?),
                     value: share(b.value, c.value),
                     high: share(b.high?, c.low?),
+                })
+            }),
+        }
+    }
+
+    /// Steps of all ranks together over what the nodes come to each by itself.
+    ///
+    /// Ranks of a node end their steps together, so that the paces of a node's devices are its own, and all devices' paces
+    /// added up are those of the nodes, weighted by their devices.
+    pub(super) fn scaling(&self) -> Evidence<'a> {
+        let missing = |why: String| Evidence::Missing(why);
+        let plan = &self.standing.opened().plan;
+        let by_host = plan.transport.starts_with("host");
+        if by_host && plan.devices.iter().any(|d| !d.software) {
+            return missing(format!(
+                "gradients moved by way of {}, which says nothing of how far the hall's own links carry",
+                plan.transport
+            ));
+        }
+        let phases = &self.standing.profile().load.phases;
+        let by_node = |p: &Phase| p.reach == Reach::Node && p.mode == Mode::Overlapped;
+        let alone = phases.iter().position(by_node);
+        let Some(alone) = alone.and_then(|p| self.standing.phase_window(p)) else {
+            return missing("no phase in which each node is by itself has been".to_owned());
+        };
+        let together = &self.window.group.step_time;
+        let Some(all) = together.get() else {
+            return missing("no step of all ranks was completed".to_owned());
+        };
+        let all_worth = together.dependence().independent_at(0.5);
+        let members = self.standing.members_at(self.end_ns);
+        let paces = members.iter().map(|m| {
+            let of = &alone.devices.get(*m as usize)?.step_time;
+            Some((of.get()?, of.dependence().independent_at(0.5)))
+        });
+        let Some(paces) = paces.collect::<Option<Vec<_>>>() else {
+            return missing("some rank completed no step by its node alone".to_owned());
+        };
+        let counts = paces.iter().map(|(times, _)| times.count());
+        let ranks = paces.len() as f64;
+        Evidence::Interval {
+            samples: counts.min().unwrap_or(0).min(all.count()),
+            at: Box::new(move |confidence| {
+                let all = all.sides_worth(0.5, confidence, all_worth)?;
+                let (mut fast, mut pace, mut slow) = (0.0, 0.0, 0.0);
+                for (times, worth) in &paces {
+                    let own = times.sides_worth(0.5, confidence, *worth)?;
+                    fast += 1.0 / own.low?;
+                    pace += 1.0 / own.value;
+                    slow += 1.0 / own.high?;
+                }
+                let share = |all_s: f64, pace: f64| ranks / all_s / pace;
+                Some(Interval {
+                    low: share(all.high?, fast),
+                    value: share(all.value, pace),
+                    high: share(all.low?, slow),
                 })
             }),
         }

@@ -170,6 +170,46 @@ fn ranks_of_all_nodes_get_the_exact_total_and_keep_their_inputs() {
 }
 
 #[test]
+fn nodes_sum_by_themselves_each_as_often_as_it_likes_and_then_together_again() {
+    let buckets = [4, 70_001 * 4];
+    let first = |rank: u32| match rank {
+        0 => 0..1,
+        1..4 => 1..4,
+        _ => 4..6,
+    };
+    let nodes = hall(&[1, 3, 2], &buckets, None, |group| {
+        let own: Vec<u32> = first(group.rank()).collect();
+        let mut iteration = 0;
+        for _ in 0..2 {
+            for bucket in 0..buckets.len() {
+                fill(group, bucket, iteration);
+                group.all_reduce(bucket, LONG).unwrap();
+                assert_eq!(group.ranks(), 6);
+                check(group, bucket, iteration);
+            }
+            group.within_node(true);
+            assert_eq!(group.members(), own);
+            for _ in 0..own.len() {
+                iteration += 1;
+                for bucket in 0..buckets.len() {
+                    fill(group, bucket, iteration);
+                    let done = group.all_reduce(bucket, LONG).unwrap();
+                    assert!(own.contains(&done.last));
+                    check(group, bucket, iteration);
+                }
+            }
+            group.all_reduce_in_place(1, LONG).unwrap();
+            let summed = group.input(1).unwrap().to_vec();
+            assert_eq!(summed, group.output(1).unwrap());
+            group.within_node(false);
+            // The same on all nodes once more.
+            iteration = 100;
+        }
+    });
+    assert!(nodes.iter().all(|(_, bridge)| bridge.is_ok()), "{nodes:?}");
+}
+
+#[test]
 fn who_arrives_last_of_all_nodes_is_named_and_waited_for_by_everybody() {
     const LATE: Duration = Duration::from_millis(120);
     for late in 0..4 {
