@@ -200,21 +200,28 @@ pub fn unmeasured(standing: &Standing) -> Vec<Provenance> {
     kinds
 }
 
-/// What a finding rests on that was not measured, if anything: its sensors' series, or else the devices' work.
+/// What a finding rests on that was not measured, if anything: its sensors' series and the limit that a sensor told, or else
+/// the devices' work; work for energy on both.
 pub fn rests_on(standing: &Standing, finding: &Finding) -> Option<Provenance> {
-    let metric = finding.criterion.metric;
-    let tables = standing.tables().iter().map(|t| &t.table);
-    let giving: Vec<Provenance> = tables
-        .filter(|t| t.series.iter().any(|s| s.metric == metric))
-        .map(|t| t.provenance)
-        .collect();
-    let devices = standing.opened().plan.devices.iter().map(|d| d.provenance);
-    let all: Vec<Provenance> = if giving.is_empty() {
-        devices.collect()
-    } else {
-        giving
+    let criterion = &finding.criterion;
+    let (mut sources, of_work) = match criterion.metric {
+        Metric::FlopPerJoule => (vec![Metric::Energy, Metric::PowerDraw], true),
+        metric => (vec![metric], false),
     };
-    all.into_iter().find(|p| *p != Provenance::Measured)
+    let given = |sources: &[Metric]| {
+        let tables = standing.tables().iter().map(|t| &t.table);
+        let giving = tables.filter(|t| t.series.iter().any(|s| sources.contains(&s.metric)));
+        giving.map(|t| t.provenance).collect::<Vec<_>>()
+    };
+    let by_work = of_work || given(&sources).is_empty();
+    if criterion.relative_to == Reference::PowerLimit {
+        sources.push(Metric::PowerLimit);
+    }
+    let devices = standing.opened().plan.devices.iter().map(|d| d.provenance);
+    let mut all = given(&sources)
+        .into_iter()
+        .chain(devices.filter(|_| by_work));
+    all.find(|p| *p != Provenance::Measured)
 }
 
 /// How a provenance is shouted in a title.

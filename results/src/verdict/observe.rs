@@ -138,7 +138,11 @@ impl<'a> Scene<'a> {
                 self.coupled(|w| gathered(&w.group.skew, "no step of all ranks was completed")),
             ),
             Metric::ExposedComm => group(self.exposed()),
-            Metric::ScalingEfficiency => group(self.scaling()),
+            Metric::ScalingEfficiency => {
+                let mut sights = group(self.scaling());
+                sights[0].thin = self.slowed();
+                sights
+            }
             Metric::IdleGap => self.idle(),
             Metric::AllreduceAlgbw => group(self.all_reduce(|bytes, _| bytes)),
             Metric::AllreduceBusbw => {

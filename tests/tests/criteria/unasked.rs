@@ -2,7 +2,7 @@
 
 use super::{judged, with};
 use hallmark_profiles::metric::Metric;
-use hallmark_results::frame::{Frame, What};
+use hallmark_results::frame::{Frame, Provenance, What};
 use hallmark_results::verdict::{Outcome, Verdict};
 use hallmark_tests::synthetic::{Place, Record, finding, of, record};
 
@@ -212,6 +212,23 @@ fn an_all_reduce_is_over_when_the_last_rank_is() {
 }
 
 #[test]
+fn nodes_that_were_held_back_by_themselves_are_no_measure_of_the_hall() {
+    let run = |times: u64| {
+        let slowed = move |phase: &str| if phase == "single-nodes" { times } else { 100 };
+        let run = record("hall-acceptance").hours(2.0);
+        run.steps(move |m, _, row| {
+            row.compute_ns = row.compute_ns / 100 * slowed(m.phase);
+            true
+        })
+    };
+    for (times, expected) in [(100, Outcome::Passed), (110, Outcome::Inconclusive)] {
+        let verdict = run(times).judge();
+        let found = finding(&verdict, "scaling");
+        assert_eq!(found.outcome, expected, "{}", found.why);
+    }
+}
+
+#[test]
 fn work_for_energy_is_all_work_over_all_energy() {
     for scope in ["gpu", "site"] {
         let run = |least: &str| {
@@ -227,6 +244,15 @@ fn work_for_energy_is_all_work_over_all_energy() {
         let device = Place::Device(3);
         let lacks = run("1 TFLOP/J").without(Metric::PowerDraw, &device);
         assert_eq!(outcome(&lacks.judge()).0, Outcome::Inconclusive, "{scope}");
+        let replayed = judged(&run("1.2 TFLOP/J"), |frame| {
+            if let Frame::Table(table) = frame
+                && table.series.iter().any(|s| s.metric == Metric::PowerDraw)
+            {
+                table.provenance = Provenance::Replayed;
+            }
+        });
+        let (found, why) = outcome(&replayed);
+        assert_eq!(found, Outcome::Inconclusive, "{scope}: {why}");
         let none = (0..8).fold(run("1 TFLOP/J"), |run, device| {
             run.series(Metric::PowerDraw, Place::Device(device), |_| 0.0)
         });

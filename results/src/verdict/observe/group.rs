@@ -8,6 +8,9 @@ use crate::standing::window::{Gathered, Window};
 use crate::stats::interval::Interval;
 use hallmark_profiles::profile::{Mode, Phase, Reach};
 
+/// Matmuls of nodes by themselves take at most this many times as long as beside the hall's all-reduces.
+const SLOWED: f64 = 1.03;
+
 impl<'a> Scene<'a> {
     pub(super) fn coupled(&self, evidence: impl Fn(&'a Window) -> Evidence<'a>) -> Evidence<'a> {
         if self.window.coupled() {
@@ -110,6 +113,35 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// The phase in which each node is by itself.
+    fn by_node(&self) -> Option<&'a Window> {
+        let phases = &self.standing.profile().load.phases;
+        let by_node = |p: &Phase| p.reach == Reach::Node && p.mode == Mode::Overlapped;
+        let alone = phases.iter().position(by_node)?;
+        self.standing.phase_window(alone)
+    }
+
+    /// Why what the nodes reached by themselves is no measure of them: with less to wait for, devices that compute slower
+    /// were held back, and a hall is not the better for it.
+    pub(super) fn slowed(&self) -> Option<String> {
+        let alone = self.by_node()?;
+        let middle = |w: &Window, d: usize| w.devices.get(d)?.compute_time.get()?.quantile(0.5);
+        let members = self.standing.members_at(self.end_ns);
+        let ratios = members.iter().map(|m| {
+            let device = *m as usize;
+            Some(middle(alone, device)? / middle(self.window, device)?)
+        });
+        let ratios: Vec<f64> = ratios.collect::<Option<_>>()?;
+        let mean = ratios.iter().sum::<f64>() / ratios.len().max(1) as f64;
+        (mean > SLOWED).then(|| {
+            format!(
+                "with each node by itself matmuls took {:.1} % longer than with all together, so that nothing can be held \
+                 against their pace",
+                100.0 * (mean - 1.0)
+            )
+        })
+    }
+
     /// Steps of all ranks together over what the nodes come to each by itself.
     ///
     /// Ranks of a node end their steps together, so that the paces of a node's devices are its own, and all devices' paces
@@ -124,10 +156,7 @@ impl<'a> Scene<'a> {
                 plan.transport
             ));
         }
-        let phases = &self.standing.profile().load.phases;
-        let by_node = |p: &Phase| p.reach == Reach::Node && p.mode == Mode::Overlapped;
-        let alone = phases.iter().position(by_node);
-        let Some(alone) = alone.and_then(|p| self.standing.phase_window(p)) else {
+        let Some(alone) = self.by_node() else {
             return missing("no phase in which each node is by itself has been".to_owned());
         };
         let together = &self.window.group.step_time;
