@@ -83,6 +83,16 @@ fn asked() -> Result<Asked, String> {
 fn main() -> Result<(), String> {
     let asked = asked()?;
     let cases: Vec<Case> = cases(&asked);
+    if cases.is_empty() {
+        // A page without rows would take the place of the last one that was scored.
+        let all: BTreeSet<String> = scenarios::all().into_iter().map(|s| s.name).collect();
+        let known: Vec<String> = all.into_iter().collect();
+        let asked = asked.only.join(", ");
+        return Err(format!(
+            "no case is named {asked}; known: {}",
+            known.join(", ")
+        ));
+    }
     let build = build()?;
     let mut plays = before(&asked.plays, &build)?;
     let known: BTreeSet<(String, u64)> = plays.iter().map(|p| (p.case.clone(), p.seed)).collect();
