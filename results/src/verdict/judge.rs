@@ -354,7 +354,7 @@ fn place(
         }
     };
     seen.estimate = Some(bounded.estimate(finding.unit));
-    let base = match limits::base(standing, criterion, sights, index) {
+    let base = match limits::base(standing, criterion, sight) {
         Ok(base) => base,
         Err(why) => {
             seen.why = why;

@@ -7,35 +7,27 @@ use hallmark_profiles::criterion::{Criterion, Reference, Statistic};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::sku::{Of, Skus};
 use hallmark_profiles::units::Unit;
+use std::collections::BTreeMap;
 
 /// What one unit of the limit stands for at a place, or why it cannot be said.
-pub fn base(
-    standing: &Standing,
-    criterion: &Criterion,
-    sights: &[Sight],
-    index: usize,
-) -> Result<f64, String> {
-    let sight = &sights[index];
-    let base = resolve(standing, criterion, sight, sights, index)?;
+pub fn base(standing: &Standing, criterion: &Criterion, sight: &Sight) -> Result<f64, String> {
+    let base = resolve(standing, criterion, sight)?;
     if base > 0.0 {
         return Ok(base);
     }
     Err("what it is compared with is nothing".to_owned())
 }
 
-fn resolve(
-    standing: &Standing,
-    criterion: &Criterion,
-    sight: &Sight,
-    sights: &[Sight],
-    index: usize,
-) -> Result<f64, String> {
+fn resolve(standing: &Standing, criterion: &Criterion, sight: &Sight) -> Result<f64, String> {
     match criterion.relative_to {
         Reference::Absolute => Ok(1.0),
         Reference::OwnMedian => {
             median(&sight.evidence).ok_or_else(|| "there is no median to compare with".to_owned())
         }
-        Reference::PeerMedian => peers(standing, sights, index),
+        Reference::PeerMedian => sight
+            .peers
+            .clone()
+            .unwrap_or_else(|| Err("a place that is no device has no peers".to_owned())),
         Reference::FirstTenth => match &sight.evidence {
             Evidence::Blocks(values) if values.len() >= 10 => {
                 let tenth = &values[..values.len() / 10];
@@ -65,25 +57,31 @@ fn median(evidence: &Evidence) -> Option<f64> {
     bounded.ok().map(|b| b.value)
 }
 
-/// The median over the other devices of the same SKU (or, without one, of the same name).
-fn peers(standing: &Standing, sights: &[Sight], index: usize) -> Result<f64, String> {
+/// A place by its number, and its own median.
+type Place = (usize, Option<f64>);
+
+/// Tells each place the median over the other devices of the same SKU (or, without one, of the same name).
+pub fn compare(standing: &Standing, sights: &mut [Sight]) {
     let devices = &standing.opened().plan.devices;
-    let kind = |device: Option<u32>| {
-        let planned = device.and_then(|d| devices.get(d as usize))?;
-        Some((
-            planned.engine.clone(),
-            planned.sku.clone().unwrap_or_else(|| planned.name.clone()),
-        ))
-    };
-    let own = kind(sights[index].device).ok_or("a place that is no device has no peers")?;
-    let others: Vec<f64> = sights
-        .iter()
-        .enumerate()
-        .filter(|(i, s)| *i != index && kind(s.device).as_ref() == Some(&own))
-        .filter_map(|(_, s)| median(&s.evidence))
-        .collect();
-    crate::stats::outlier::median(&others)
-        .ok_or_else(|| "this run has no other device of this kind".to_owned())
+    let mut kinds: BTreeMap<(&str, &str), Vec<Place>> = BTreeMap::new();
+    for (index, sight) in sights.iter().enumerate() {
+        let planned = sight.device.and_then(|d| devices.get(d as usize));
+        if let Some(planned) = planned {
+            let model = planned.sku.as_ref().unwrap_or(&planned.name);
+            let kind = kinds.entry((&planned.engine, model)).or_default();
+            kind.push((index, median(&sight.evidence)));
+        }
+    }
+    for of_kind in kinds.into_values() {
+        let known: Vec<f64> = of_kind.iter().filter_map(|(_, own)| *own).collect();
+        let all = crate::stats::outlier::median(&known);
+        let mut others = crate::stats::outlier::medians_of_others(&known).into_iter();
+        for (index, own) in of_kind {
+            let peers = own.map_or(all, |_| others.next().flatten());
+            let none = || "this run has no other device of this kind".to_owned();
+            sights[index].peers = Some(peers.ok_or_else(none));
+        }
+    }
 }
 
 /// The reference of one device, or of all of them together where the place is the site.

@@ -38,6 +38,8 @@ pub struct Sight<'a> {
     pub told: Option<String>,
     /// The power limit that was enforced here, W, or why it cannot be said; only where the criterion compares with it.
     pub enforced: Option<Result<f64, String>>,
+    /// The median of its peers, in the evidence's unit, or why there is none; only where the criterion compares with it.
+    pub peers: Option<Result<f64, String>>,
 }
 
 impl<'a> Sight<'a> {
@@ -49,6 +51,7 @@ impl<'a> Sight<'a> {
             thin: None,
             told: None,
             enforced: None,
+            peers: None,
         }
     }
 }
@@ -94,6 +97,9 @@ impl<'a> Scene<'a> {
         let mut sights = self.seen(criterion);
         if criterion.relative_to == Reference::PowerLimit {
             sights.iter_mut().for_each(|s| self.enforce(s));
+        }
+        if criterion.relative_to == Reference::PeerMedian {
+            limits::compare(self.standing, &mut sights);
         }
         let oddities = self.standing.oddities();
         let untold = match self.window.coupled() && OF_ALL_RANKS.contains(&criterion.metric) {
