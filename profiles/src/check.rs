@@ -377,8 +377,7 @@ fn phase(c: &Checker, load: &Load, phase: &Phase, line: usize) -> Result<(), Pro
 
 /// Whether a criterion compares with a phase that the profile does not have.
 fn without_nodes(profile: &Profile, criterion: &Criterion) -> Option<String> {
-    let by_node = |p: &Phase| p.reach == Reach::Node && p.mode == Mode::Overlapped;
-    let known = profile.load.phases.iter().any(by_node);
+    let known = profile.load.by_node().is_some();
     (criterion.metric == Metric::ScalingEfficiency && !known).then(|| {
         format!(
             "criterion `{}` compares with nodes by themselves; add a training phase with reach = \"node\"",

@@ -121,6 +121,12 @@ impl Load {
             .position(|p| Some(p.duration.duration()) == longest)
             .unwrap_or(0)
     }
+
+    /// Index of the phase in which each node does the whole training step by itself.
+    pub fn by_node(&self) -> Option<usize> {
+        let by_node = |p: &Phase| p.reach == Reach::Node && p.mode == Mode::Overlapped;
+        self.phases.iter().position(by_node)
+    }
 }
 
 /// Dimensions of the transformer layers of one rank.

@@ -221,10 +221,34 @@ fn nodes_that_were_held_back_by_themselves_are_no_measure_of_the_hall() {
             true
         })
     };
-    for (times, expected) in [(100, Outcome::Passed), (110, Outcome::Inconclusive)] {
+    // None at all is no time of matmuls, but one that was not told.
+    for (times, expected) in [
+        (100, Outcome::Passed),
+        (110, Outcome::Inconclusive),
+        (0, Outcome::Inconclusive),
+    ] {
         let verdict = run(times).judge();
         let found = finding(&verdict, "scaling");
-        assert_eq!(found.outcome, expected, "{}", found.why);
+        assert_eq!(found.outcome, expected, "{times}: {}", found.why);
+    }
+    let open = |run: Record| {
+        let verdict = run.judge();
+        let found = finding(&verdict, "scaling");
+        assert_eq!(found.outcome, Outcome::Inconclusive, "{}", found.why);
+    };
+    // Half of the devices are slow, the others tell so much less.
+    open(run(100).steps(|m, d, row| {
+        if m.phase == "single-nodes" {
+            row.compute_ns = row.compute_ns / 100 * if d < 4 { 120 } else { 80 };
+        }
+        true
+    }));
+    open(run(100).steps(|m, d, row| {
+        row.gemms *= u32::from(m.phase != "single-nodes" || d != 3);
+        true
+    }));
+    for transport in ["", "host shared memory"] {
+        open(run(100).plan(|plan| transport.clone_into(&mut plan.transport)));
     }
 }
 

@@ -6,7 +6,7 @@ use super::super::evidence::Evidence;
 use super::{Scene, Sight, gathered, group};
 use crate::standing::window::{Gathered, Window};
 use crate::stats::interval::Interval;
-use hallmark_profiles::profile::{Mode, Phase, Reach};
+use hallmark_profiles::profile::Mode;
 
 /// Matmuls of nodes by themselves take at most this many times as long as beside the hall's all-reduces.
 const SLOWED: f64 = 1.03;
@@ -115,23 +115,24 @@ impl<'a> Scene<'a> {
 
     /// The phase in which each node is by itself.
     fn by_node(&self) -> Option<&'a Window> {
-        let phases = &self.standing.profile().load.phases;
-        let by_node = |p: &Phase| p.reach == Reach::Node && p.mode == Mode::Overlapped;
-        let alone = phases.iter().position(by_node)?;
+        let alone = self.standing.profile().load.by_node()?;
         self.standing.phase_window(alone)
     }
 
     /// Why what the nodes reached by themselves is no measure of them: with less to wait for, devices that compute slower
-    /// were held back, and a hall is not the better for it.
+    /// were held back, and a hall is not the better for it. A device that was fast makes up for none that was slow.
     pub(super) fn slowed(&self) -> Option<String> {
         let alone = self.by_node()?;
         let middle = |w: &Window, d: usize| w.devices.get(d)?.compute_time.get()?.quantile(0.5);
         let members = self.standing.members_at(self.end_ns);
         let ratios = members.iter().map(|m| {
             let device = *m as usize;
-            Some(middle(alone, device)? / middle(self.window, device)?)
+            let ratio = middle(alone, device)? / middle(self.window, device)?;
+            Some(ratio.max(1.0)).filter(|_| ratio > 0.0)
         });
-        let ratios: Vec<f64> = ratios.collect::<Option<_>>()?;
+        let Some(ratios) = ratios.collect::<Option<Vec<f64>>>() else {
+            return Some("of some rank it is not known how long its matmuls took".to_owned());
+        };
         let mean = ratios.iter().sum::<f64>() / ratios.len().max(1) as f64;
         (mean > SLOWED).then(|| {
             format!(
@@ -147,10 +148,11 @@ impl<'a> Scene<'a> {
     /// Ranks of a node end their steps together, so that the paces of a node's devices are its own, and all devices' paces
     /// added up are those of the nodes, weighted by their devices.
     pub(super) fn scaling(&self) -> Evidence<'a> {
-        let missing = |why: String| Evidence::Missing(why);
+        let missing = Evidence::Missing;
         let plan = &self.standing.opened().plan;
-        let by_host = plan.transport.starts_with("host");
-        if by_host && plan.devices.iter().any(|d| !d.software) {
+        let by_links = ["nccl", "simulated"];
+        let by_links = by_links.iter().any(|t| plan.transport.starts_with(t));
+        if !by_links && plan.devices.iter().any(|d| !d.software) {
             return missing(format!(
                 "gradients moved by way of {}, which says nothing of how far the hall's own links carry",
                 plan.transport
