@@ -179,6 +179,8 @@ pub struct Hall {
     seed: u64,
     /// A phase of all-reduces alone goes before the training.
     collective_first: bool,
+    /// All devices are shares of the processors of one node.
+    one_processor: bool,
     /// Spread of the devices' quality.
     sigma: f64,
     changes: Vec<Change>,
@@ -206,6 +208,7 @@ pub fn of(racks: usize, trays: usize, gpus: usize) -> Hall {
         tick_s: 4.0,
         seed: 1,
         collective_first: false,
+        one_processor: false,
         sigma: 0.015,
         changes: Vec::new(),
         retells: Vec::new(),
@@ -227,6 +230,13 @@ impl Hall {
     #[must_use]
     pub const fn after_collectives(mut self) -> Self {
         self.collective_first = true;
+        self
+    }
+
+    /// Its devices are shares of the processors of one node, which sum in its memory.
+    #[must_use]
+    pub const fn of_one_processor(mut self) -> Self {
+        self.one_processor = true;
         self
     }
 
@@ -315,7 +325,9 @@ impl Hall {
         for (index, device) in plan.devices.iter_mut().enumerate() {
             let tray = index / self.gpus;
             let fact = |key: &str, value: String| (key.to_owned(), value);
-            device.node = format!("node-{tray}");
+            let node = if self.one_processor { 0 } else { tray };
+            device.node = format!("node-{node}");
+            device.software = self.one_processor;
             device.facts.extend([
                 fact("tray", (tray % self.trays).to_string()),
                 fact("rack", (tray / self.trays).to_string()),

@@ -1,13 +1,15 @@
 //! Links: flaps, a reduced rate, a congested rail.
 //!
 //! All ranks report one operation, so a slow one names no link by itself: counters, widths and generations do.
-//! Refuses to call a link slow where a slow device holds the group up.
+//! Refuses to call a link slow where a slow device holds the group up, and where there is none: shares of one node's
+//! processors sum in its memory, and how long that takes is its scheduler's doing.
 
 use super::departure::{Measure, Rule, step_of};
 use super::place::Place;
 use super::signs::{Signs, moved};
 use super::{Cause, Diagnosis, Sign};
 use crate::plan::SegmentKind;
+use crate::standing::TableRun;
 use crate::standing::window::Gathered;
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::Unit;
@@ -80,7 +82,7 @@ fn slow(signs: &Signs) -> Vec<Diagnosis> {
     let hall = &signs.hall;
     // Within one phase, and one that has settled: an operation that competes with matmuls takes longer than one alone.
     let row = hall.row(hall.standing.reducing());
-    let longer = step_of(hall, &row, SLOW).filter(|_| hall.has_settled());
+    let longer = step_of(hall, &row, SLOW).filter(|_| hall.has_settled() && has_links(signs));
     let mut named = narrowed(signs);
     let errors = grown(signs, Metric::NvlinkErr);
     let Some(longer) = longer.filter(|l| !held_up(signs, l.onset_ns)) else {
@@ -168,6 +170,14 @@ fn everything(signs: &Signs) -> Place {
     places.pop().unwrap_or_else(|| signs.hall.groups.gpu(0))
 }
 
+/// Whether all-reduces cross any link.
+fn has_links(signs: &Signs) -> bool {
+    let devices = &signs.hall.standing.opened().plan.devices;
+    let first = devices.first().map(|d| &d.node);
+    let apart = devices.iter().any(|d| Some(&d.node) != first);
+    apart || devices.iter().any(|d| !d.software)
+}
+
 /// Few operations many times as long while most of them are not.
 fn congested(signs: &Signs, quiet: bool) -> Option<Diagnosis> {
     let standing = signs.hall.standing;
@@ -187,9 +197,12 @@ fn congested(signs: &Signs, quiet: bool) -> Option<Diagnosis> {
         .max_by(|a, b| a.0.total_cmp(&b.0));
     let (tail, bulk, count) = worst?;
     let what = format!("p99.9 of {count} all-reduces {tail:.1} × the median, p98 {bulk:.2} ×");
-    let evidence = vec![
-        Sign::new(Metric::AllreduceLatency, what),
-        Sign::new(Metric::LinkFlaps, "no link flapped"),
-    ];
-    quiet.then(|| Diagnosis::new(Cause::Congestion, everything(signs), 0.0, (1, 2), evidence))
+    let mut evidence = vec![Sign::new(Metric::AllreduceLatency, what)];
+    let counted = |t: &TableRun| t.table.series.iter().any(|s| s.metric == Metric::LinkFlaps);
+    if standing.tables().iter().any(counted) {
+        evidence.push(Sign::new(Metric::LinkFlaps, "no link flapped"));
+    }
+    let told = (evidence.len() - 1, 2);
+    let is_one = quiet && has_links(signs);
+    is_one.then(|| Diagnosis::new(Cause::Congestion, everything(signs), 0.0, told, evidence))
 }

@@ -38,6 +38,14 @@ fn a_link_at_half_rate_makes_every_operation_longer_from_then_on() {
 }
 
 #[test]
+fn sums_in_the_memory_of_one_nodes_processors_cross_no_link() {
+    let slower = hall().operations(|t_s, _| if t_s > 600.0 { 2.0 } else { 1.0 });
+    nothing(&slower.of_one_processor().diagnose());
+    let few = hall().operations(|_, i| if i % 500 == 7 { 5.0 } else { 1.0 });
+    nothing(&few.of_one_processor().diagnose());
+}
+
+#[test]
 fn few_long_operations_are_a_congested_rail_and_a_wide_spread_is_not() {
     let found = hall().operations(|_, i| {
         if i % 500 == 7 {
