@@ -332,7 +332,14 @@ impl Node {
                 generation, cards, ..
             } => self.crossing.show(generation, cards),
             Task::Abandon { generation, lost } => self.crossing.abandon(generation, &lost),
-            Task::Sense { plan, epoch_ns } => self.sense(&plan, epoch_ns)?,
+            Task::Sense {
+                first,
+                plan,
+                epoch_ns,
+            } => {
+                self.first = first;
+                self.sense(&plan, epoch_ns)?;
+            }
             Task::Finish => self.finish()?,
             Task::Leave => {}
         }

@@ -365,7 +365,11 @@ impl Handle {
             let own = range.start as usize..range.end as usize;
             let mut plan = Box::new(without.clone());
             plan.devices = all.get(own).unwrap_or_default().to_vec();
-            let task = Task::Sense { plan, epoch_ns };
+            let task = Task::Sense {
+                first: range.start,
+                plan,
+                epoch_ns,
+            };
             self.desk.places()[node].sense = Some(task.clone());
             self.desk.hall().task(node, task);
             self.desk.wake(node);

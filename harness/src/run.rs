@@ -117,6 +117,8 @@ pub struct Run {
     many_nodes: bool,
     /// The generation of which is told that it broke with nobody missing.
     told_hung: u32,
+    /// When it is next looked at whether a sensor is lost.
+    sensors_due_ns: u64,
     /// Time from an order until it is begun, so that it has reached every node by then.
     lead_ns: u64,
     /// Members of the group as it stands; empty where no step reduces anything.
@@ -161,6 +163,7 @@ impl Run {
             workers: workers.collect(),
             reduces: plan.steps.iter().any(|s| !s.buckets.is_empty()),
             told_hung: 0,
+            sensors_due_ns: now_ns,
             many_nodes: plan.devices.windows(2).any(|d| d[0].node != d[1].node),
             lead_ns: phase::lead_ns(&plan),
             shape: intake::shape(&standing),
@@ -330,10 +333,8 @@ impl Run {
     /// A rank gave its group up: those it waited for and that still claim to work are silent.
     fn broke(&mut self, why: String, missing: &[u32], now_ns: u64) {
         self.stalled_ns.get_or_insert(now_ns);
-        if self
-            .awake
-            .stood_since(now_ns.saturating_sub(watch::GROUP_SILENCE_NS))
-        {
+        let lately_ns = now_ns.saturating_sub(watch::GROUP_SILENCE_NS);
+        if self.awake.stood_since(lately_ns) {
             // A pause of the whole machine uses up the patience of healthy ranks; one that hangs is found without them.
             return;
         }

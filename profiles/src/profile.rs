@@ -525,6 +525,7 @@ mod tests {
                 "at_most = \"2 kW\"",
                 "not in the unit of idle_gap",
             ),
+            ("at_most = \"2 %\"", "", "has no limit"),
         ];
         for (from, to, wanted) in cases {
             let error = smoke_with(from, to);

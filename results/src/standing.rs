@@ -13,14 +13,13 @@ pub mod window;
 use crate::diagnosis::sensor::LIVELY;
 use crate::diagnosis::usual::Usual;
 use crate::frame::{
-    Closed, Event, Frame, Kin, Opened, Samples, SeriesKind, StepRow, Steps, Table, TrialRow, What,
+    Closed, Event, Frame, Kin, Opened, SeriesKind, StepRow, Steps, Table, TrialRow, What,
 };
 use crate::plan::SegmentKind;
 use crate::stats::reading::{Echo, Held};
 use crate::trace::{Trace, WorkTrace, bins_of};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::profile::Profile;
-use series::Pace;
 pub use series::SeriesWindow;
 use std::ops::Range;
 use std::sync::OnceLock;
@@ -45,8 +44,8 @@ pub struct Standing {
     events: Vec<Event>,
     closed: Option<Closed>,
     last_ns: u64,
-    /// Until when somebody drove a run that was then resumed, before it has begun anything.
-    cut_ns: Option<u64>,
+    /// From when to when nobody drove a run that was then resumed.
+    outages: Vec<(u64, u64)>,
     oddities: u64,
 }
 
@@ -149,7 +148,7 @@ impl Standing {
             events: Vec::new(),
             closed: None,
             last_ns: 0,
-            cut_ns: None,
+            outages: Vec::new(),
             oddities: 0,
         })
     }
@@ -198,52 +197,6 @@ impl Standing {
         }
         self.tables.push(TableRun::new(table, bins));
         Ok(())
-    }
-
-    pub(crate) fn samples(&mut self, samples: &Samples) -> Result<(), StandingError> {
-        self.known("table", samples.table, self.tables.len())?;
-        let run = &self.tables[samples.table as usize];
-        let rows = samples.at_ns.len();
-        if samples.columns.len() != run.table.series.len()
-            || samples.columns.iter().any(|c| c.len() != rows)
-        {
-            return Err(StandingError::Ragged(samples.table));
-        }
-        let stretches = self.stretches(samples);
-        self.usual.take();
-        let run = &mut self.tables[samples.table as usize];
-        for (rows, window) in stretches {
-            let pace = Pace::of(&samples.at_ns[rows.clone()], run.table.period_ns);
-            let mut window = window.and_then(|w| self.windows.get_mut(w));
-            for (column, values) in samples.columns.iter().enumerate() {
-                let values = &values[rows.clone()];
-                run.column(column, &pace, values, window.as_deref_mut());
-            }
-        }
-        Ok(())
-    }
-
-    /// The rows that count, as stretches that lie in one window (its index) or in none.
-    fn stretches(&mut self, samples: &Samples) -> Vec<(Range<usize>, Option<usize>)> {
-        let run = &mut self.tables[samples.table as usize];
-        let mut found: Vec<(Range<usize>, Option<usize>)> = Vec::new();
-        for (row, &at) in samples.at_ns.iter().enumerate() {
-            if run.last_ns.is_some_and(|last| at <= last) {
-                // Time that stands still or runs backwards is no evidence: the row is counted, not used.
-                self.oddities += 1;
-                continue;
-            }
-            run.first_ns.get_or_insert(at);
-            run.last_ns = Some(at);
-            self.last_ns = self.last_ns.max(at);
-            let window = self.windows.iter().rposition(|w| w.start_ns <= at);
-            let window = window.filter(|w| self.windows[*w].end_ns.is_none_or(|end| at < end));
-            match found.last_mut() {
-                Some((rows, same)) if rows.end == row && *same == window => rows.end = row + 1,
-                _ => found.push((row..row + 1, window)),
-            }
-        }
-        found
     }
 
     pub(crate) fn steps(&mut self, steps: &Steps) -> Result<(), StandingError> {
@@ -301,16 +254,17 @@ impl Standing {
         match &event.what {
             What::Segment { index } => {
                 self.known("segment", *index, self.opened.plan.schedule.len())?;
-                // What a resumed run begins anew ended with the last that was told before: the time in which nobody
-                // drove it is no phase's.
-                let anew = self.windows.last().is_some_and(|w| *index <= w.segment);
-                let cut_ns = self.cut_ns.take().filter(|_| anew);
-                self.close_window(cut_ns.unwrap_or(event.at_ns));
+                self.close_window(event.at_ns);
                 let segment = &self.opened.plan.schedule[*index as usize];
                 let window = Window::new(*index, segment, event.at_ns, &self.opened.plan);
                 self.windows.push(window);
             }
-            What::Resumed { lost_ns } => self.cut_ns = Some(event.at_ns.saturating_sub(*lost_ns)),
+            What::Resumed { lost_ns } => {
+                // The time in which nobody drove it is no phase's.
+                let cut_ns = event.at_ns.saturating_sub(*lost_ns);
+                self.close_window(cut_ns);
+                self.outages.push((cut_ns, event.at_ns));
+            }
             What::Gap { table, .. } => self.known("table", *table, self.tables.len())?,
             What::Regrouped { members, .. } => {
                 self.members.push((event.at_ns, members.clone()));
@@ -454,6 +408,16 @@ impl Standing {
     pub fn phase_window(&self, phase: usize) -> Option<&Window> {
         let kind = SegmentKind::Phase(phase);
         self.windows.iter().rev().find(|w| w.kind == kind)
+    }
+
+    /// Of a stretch of time, how much of it somebody drove the run.
+    pub fn driven_ns(&self, stretch: Range<u64>) -> u64 {
+        let lost = self.outages.iter().map(|(cut_ns, back_ns)| {
+            let until = (*back_ns).min(stretch.end);
+            until.saturating_sub((*cut_ns).max(stretch.start))
+        });
+        let length = stretch.end.saturating_sub(stretch.start);
+        lost.fold(length, u64::saturating_sub)
     }
 
     pub fn events(&self) -> &[Event] {

@@ -92,6 +92,16 @@ scope = "site"
 statistic = "total"
 at_least = "1 GFLOP/J"
 "#;
+/// What judges the flow by the power that it carries away.
+const FLOW_BY_POWER: &str = r#"
+[[criterion]]
+name = "flow-by-power"
+metric = "flow_per_kw"
+scope = "cdu"
+statistic = "median"
+at_least = "2 L/min/kW"
+side = "hall"
+"#;
 /// A phase of another load before the one that counts.
 const BEFORE: &str = r#"
 [[load.phase]]
@@ -179,6 +189,8 @@ pub struct Hall {
     seed: u64,
     /// A phase of all-reduces alone goes before the training.
     collective_first: bool,
+    /// The CDU tells its flow for each kilowatt too, and is judged by it.
+    flow_by_power: bool,
     /// All devices are shares of the processors of one node.
     one_processor: bool,
     /// Spread of the devices' quality.
@@ -208,6 +220,7 @@ pub fn of(racks: usize, trays: usize, gpus: usize) -> Hall {
         tick_s: 4.0,
         seed: 1,
         collective_first: false,
+        flow_by_power: false,
         one_processor: false,
         sigma: 0.015,
         changes: Vec::new(),
@@ -237,6 +250,13 @@ impl Hall {
     #[must_use]
     pub const fn of_one_processor(mut self) -> Self {
         self.one_processor = true;
+        self
+    }
+
+    /// The CDU tells its flow for each kilowatt too, and is judged by it: a limit that it holds by far.
+    #[must_use]
+    pub const fn by_flow_and_power(mut self) -> Self {
+        self.flow_by_power = true;
         self
     }
 
@@ -295,6 +315,10 @@ impl Hall {
 
     fn plan(&self) -> Plan {
         let mut text = PROFILE.to_owned();
+        if self.flow_by_power {
+            text = text.replace("\"flow\"]", "\"flow\", \"flow_per_kw\"]");
+            text.push_str(FLOW_BY_POWER);
+        }
         if self.collective_first {
             let train = text.find("[[load.phase]]").unwrap_or(0);
             text.insert_str(train, BEFORE);

@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Mutex as Turn, Notify, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::body::Body;
@@ -76,6 +76,8 @@ pub struct Place {
     pub sense: Option<Task>,
     /// The tables that it has declared, in the numbers of the run.
     tables: BTreeMap<u32, Table>,
+    /// Whose reports the run takes: over a new link none overtakes one that came before and waits for room.
+    turn: Arc<Turn<()>>,
     wake: Arc<Notify>,
 }
 
@@ -166,6 +168,33 @@ impl Desk {
             clock::monotonic_ns(),
         )?;
         Ok(joined)
+    }
+
+    fn turn(&self, node: usize) -> Arc<Turn<()>> {
+        Arc::clone(&self.places()[node].turn)
+    }
+
+    /// Tells the run what an agent's joining says of the one before it, whose workers ended with it.
+    async fn joined(&self, joined: &Joined, name: &str) {
+        let turn = self.turn(joined.node);
+        let _turn = turn.lock().await;
+        if joined.restarted {
+            let devices = self.places()[joined.node].devices.clone();
+            for device in devices {
+                let kind = FaultKind::Agent;
+                let detail = format!("the agent of node `{name}` was started anew");
+                let lost = FromWorker::Fault { kind, detail };
+                self.hand_over(Input::Worker(device, lost)).await;
+            }
+            self.take_up(joined.node);
+        }
+        if joined.log_lost {
+            let detail =
+                format!("the log of node `{name}` was begun anew: what it still held is lost");
+            let kind = FaultKind::Journal;
+            self.hand_over(Input::Event(What::Fault { kind, detail }, None))
+                .await;
+        }
     }
 
     /// Hands an input to the run, as soon as it has room.
@@ -338,26 +367,11 @@ async fn link(
         }
         refusal(&e)
     })?;
-    if joined.restarted {
-        // Its workers ended with it.
-        let devices = desk.places()[joined.node].devices.clone();
-        for device in devices {
-            let kind = FaultKind::Agent;
-            let detail = format!("the agent of node `{name}` was started anew");
-            let lost = FromWorker::Fault { kind, detail };
-            desk.hand_over(Input::Worker(device, lost)).await;
-        }
-        desk.take_up(joined.node);
-    }
-    if joined.log_lost {
-        let detail = format!("the log of node `{name}` was begun anew: what it still held is lost");
-        let kind = FaultKind::Journal;
-        desk.hand_over(Input::Event(What::Fault { kind, detail }, None))
-            .await;
-    }
     let (down, queue) = mpsc::channel(QUEUE);
     let speaker = tokio::spawn(speak(Arc::clone(&desk), joined.clone(), down.clone()));
+    // Not here: an agent that gives its link up while the run has no room takes this with it.
     tokio::spawn(async move {
+        desk.joined(&joined, &name).await;
         let status = listen(&desk, &joined, up).await;
         speaker.abort();
         desk.hall().unlink(joined.node, joined.link);
@@ -380,6 +394,8 @@ async fn listen(desk: &Desk, joined: &Joined, mut up: Streaming<Up>) -> Option<S
         desk.hall().hear(node, Line::Link, clock::monotonic_ns());
         match message {
             Up::Reports(reports) => {
+                let turn = desk.turn(node);
+                let _turn = turn.lock().await;
                 for report in reports {
                     let taken = desk.hall().take(node, joined.link, report.number);
                     match taken {

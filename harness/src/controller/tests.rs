@@ -9,12 +9,15 @@ use crate::launch::Invitation;
 use crate::protocol::codec::{MESSAGE_MAX, Packed};
 use crate::protocol::link::{Down, LINK, Pass, Said};
 use crate::shell::inbox;
+use hallmark_kernels::device::DeviceInfo;
 use hallmark_profiles::site;
+use hallmark_profiles::units::Bytes;
+use hallmark_profiles::workload::Dtype;
 use hallmark_results::frame::What;
 use http::uri::PathAndQuery;
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use tonic::{Code, Request};
 
@@ -53,7 +56,9 @@ struct Peer {
 
 fn dial(invitation: Invitation) -> Peer {
     let folder = tempfile::tempdir().unwrap();
-    let log = Log::open(folder.path(), 5).unwrap();
+    /// Each agent begins a log of its own.
+    static LOGS: AtomicU64 = AtomicU64::new(5);
+    let log = Log::open(folder.path(), LOGS.fetch_add(1, Ordering::Relaxed)).unwrap();
     let mut claim = claim(&invitation.node, Pass::Token(invitation.token.clone()));
     claim.log = log.id();
     let desk = Arc::new(dial::Desk::new(log));
@@ -113,6 +118,27 @@ fn a_used_token_a_second_agent_and_a_borrowed_certificate_are_refused_by_name() 
         "the certificate is not for node `n2`: a node speaks for itself alone"
     );
     assert!(controller.claim(0).is_ok() && controller.claim(1).is_err());
+}
+
+#[test]
+fn an_agent_that_is_started_once_more_is_told_which_devices_are_its_nodes() {
+    let (mut controller, _inbox) = controller();
+    controller.muster(vec![0..1, 1..2]);
+    let of = |node| DeviceInfo {
+        memory: Bytes::gibibytes(1),
+        dtypes: vec![Dtype::F32],
+        ..claim(node, Pass::Token(String::new())).devices.remove(0)
+    };
+    let loaded = hallmark_profiles::profile::load("smoke").unwrap();
+    let settings = crate::plan::Settings::default();
+    let plan = crate::plan::make(&loaded, &[of("n1"), of("n2")], &settings).unwrap();
+    controller.handle().sense(&plan, 0);
+    let places = controller.desk.places();
+    let firsts = [0, 1].map(|node| match places[node].sense {
+        Some(Task::Sense { first, .. }) => Some(first),
+        _ => None,
+    });
+    assert_eq!(firsts, [Some(0), Some(1)]);
 }
 
 /// Agents of which the first has ended at once, and a launcher that says so.

@@ -14,7 +14,7 @@ use hallmark_results::plan::Plan;
 use serde::{Deserialize, Serialize};
 
 /// Version of this protocol; both sides must have the same, and are one program anyway.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 /// The two methods, by their path: a stream of reports against tasks, and a heartbeat that also compares clocks.
 /// Each has a connection of its own, so that a long queue on the first does not look like silence.
 pub const LINK: &str = "/hallmark.v1.Control/Link";
@@ -231,6 +231,8 @@ pub enum Task {
     },
     /// Begin to read sensors.
     Sense {
+        /// As of [`Self::Muster`], which an agent that is started once more was never told.
+        first: u32,
         /// The run's plan with this node's devices alone.
         plan: Box<Plan>,
         /// Start of the run on the controller's clock.

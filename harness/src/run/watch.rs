@@ -28,6 +28,8 @@ const PATIENCE: u64 = 4;
 const GROUP_PATIENCE: u32 = 3;
 /// Longest expectation that is believed.
 const EXPECTED_NS_MAX: u64 = 600_000_000_000;
+/// Between two looks at all sensors of a hall for one that says nothing any more, which takes minutes to be one.
+const SENSORS_EVERY_NS: u64 = 1_000_000_000;
 /// A stretch at a stand that the record mentions.
 const MENTIONED_NS: u64 = 1_000_000_000;
 
@@ -137,7 +139,11 @@ impl Run {
         if self.stopping.is_some() || self.finished {
             return;
         }
-        let why = self.tripped().or_else(|| self.lost_sensor(now_ns));
+        let mut why = self.tripped();
+        if why.is_none() && now_ns >= self.sensors_due_ns {
+            self.sensors_due_ns = now_ns.saturating_add(SENSORS_EVERY_NS);
+            why = self.lost_sensor(now_ns);
+        }
         if let Some(why) = why {
             self.stop(why, now_ns);
         }

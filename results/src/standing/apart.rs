@@ -4,12 +4,13 @@
 
 use super::series::{Pace, SeriesWindow};
 use super::window::Window;
-use super::{Standing, TRACE_BIN_NS, TableRun};
-use crate::frame::{Series, SeriesKind, Table};
+use super::{Standing, StandingError, TRACE_BIN_NS, TableRun};
+use crate::frame::{Samples, Series, SeriesKind, Table};
 use crate::stats::finite::{self, Finite};
 use crate::stats::reading::{Echo, Held};
 use crate::trace::{Trace, bins_of};
 use hallmark_profiles::metric::Metric;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 impl TableRun {
@@ -35,6 +36,17 @@ impl TableRun {
 }
 
 impl TableRun {
+    /// Rows come from then on: in an outage before them nobody was there to read anything.
+    fn reach(&mut self, at_ns: u64, outages: &[(u64, u64)]) {
+        for (cut_ns, back_ns) in outages {
+            if let Some(first_ns) = self.first_ns.filter(|f| f < back_ns && *back_ns <= at_ns) {
+                let each = self.whole.iter_mut();
+                each.for_each(|series| series.pause(first_ns, *cut_ns));
+                self.first_ns = Some(*back_ns);
+            }
+        }
+    }
+
     /// Values of one series at times that all lie in this window, or in none.
     ///
     /// What a series has so far is found once for all of them, not once for each.
@@ -99,6 +111,57 @@ fn echo(series: &Series) -> Option<Echo> {
 }
 
 impl Standing {
+    pub(crate) fn samples(&mut self, samples: &Samples) -> Result<(), StandingError> {
+        self.known("table", samples.table, self.tables.len())?;
+        let run = &self.tables[samples.table as usize];
+        let rows = samples.at_ns.len();
+        if samples.columns.len() != run.table.series.len()
+            || samples.columns.iter().any(|c| c.len() != rows)
+        {
+            return Err(StandingError::Ragged(samples.table));
+        }
+        let stretches = self.stretches(samples);
+        self.usual.take();
+        let run = &mut self.tables[samples.table as usize];
+        for (rows, window) in stretches {
+            run.reach(samples.at_ns[rows.start], &self.outages);
+            let pace = Pace::of(&samples.at_ns[rows.clone()], run.table.period_ns);
+            let mut window = window.and_then(|w| self.windows.get_mut(w));
+            for (column, values) in samples.columns.iter().enumerate() {
+                let values = &values[rows.clone()];
+                run.column(column, &pace, values, window.as_deref_mut());
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows that count, as stretches that lie in one window (its index) or in none.
+    fn stretches(&mut self, samples: &Samples) -> Vec<(Range<usize>, Option<usize>)> {
+        let run = &mut self.tables[samples.table as usize];
+        let mut found: Vec<(Range<usize>, Option<usize>)> = Vec::new();
+        for (row, &at) in samples.at_ns.iter().enumerate() {
+            if run.last_ns.is_some_and(|last| at <= last) {
+                // Time that stands still or runs backwards is no evidence: the row is counted, not used.
+                self.oddities += 1;
+                continue;
+            }
+            run.first_ns.get_or_insert(at);
+            let before_ns = run.last_ns.replace(at).unwrap_or(at);
+            let passed = |(_, back_ns): &(u64, u64)| before_ns < *back_ns && *back_ns <= at;
+            let resumed = self.outages.iter().any(passed);
+            self.last_ns = self.last_ns.max(at);
+            let window = self.windows.iter().rposition(|w| w.start_ns <= at);
+            let window = window.filter(|w| self.windows[*w].end_ns.is_none_or(|end| at < end));
+            match found.last_mut() {
+                Some((rows, same)) if rows.end == row && *same == window && !resumed => {
+                    rows.end = row + 1;
+                }
+                _ => found.push((row..row + 1, window)),
+            }
+        }
+        found
+    }
+
     /// An account of the same run so far that takes tables alone; it knows no device.
     pub(crate) fn apart(&self) -> Self {
         let bins = bins_of(self.opened.plan.devices.len());
@@ -118,7 +181,7 @@ impl Standing {
             events: Vec::new(),
             closed: None,
             last_ns: 0,
-            cut_ns: None,
+            outages: self.outages.clone(),
             oddities: 0,
         }
     }

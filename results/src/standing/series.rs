@@ -126,6 +126,13 @@ impl SeriesWindow {
         self.missing += reads;
     }
 
+    /// Nobody was there to read it from `cut_ns` on; its stretch began at `start_ns`.
+    pub(super) fn pause(&mut self, start_ns: u64, cut_ns: u64) {
+        let since_ns = self.last.map_or(start_ns, |(at, _)| at.max(start_ns));
+        let gap_ns = cut_ns.saturating_sub(since_ns);
+        self.longest_gap_ns = self.longest_gap_ns.max(gap_ns);
+    }
+
     /// Neighbours at the pace of their times, of a window that begins at `start_ns`.
     pub(super) fn push(&mut self, kind: SeriesKind, start_ns: u64, pace: &Pace, finite: &Finite) {
         self.valid += finite.values().len() as u64;

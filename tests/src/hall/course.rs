@@ -275,12 +275,15 @@ fn tables(hall: &Hall) -> Vec<Table> {
         table(d, format!("device-{d}"), Some(d as u32), place, own)
     };
     let mut all: Vec<Table> = (0..hall.devices()).map(of_device).collect();
-    let cdu = vec![
+    let mut cdu = vec![
         series(Metric::CoolantSupply, "", gauge),
         series(Metric::Flow, "", gauge),
         series(Metric::PumpSpeed, "", gauge),
         series(Metric::DewMargin, "", gauge),
     ];
+    if hall.flow_by_power {
+        cdu.push(series(Metric::FlowPerKw, "", gauge));
+    }
     all.push(table(
         all.len(),
         "cdu".to_owned(),
@@ -385,7 +388,11 @@ impl Out {
         hall.meters.iter().for_each(|m| m(&mut meters));
         let first = hall.devices();
         let m = &meters;
-        self.push(first, at_ns, &[m.supply, m.flow, m.pump, m.dew]);
+        let mut cdu = vec![m.supply, m.flow, m.pump, m.dew];
+        if hall.flow_by_power {
+            cdu.push(1e3 * m.flow / m.racks.iter().sum::<f64>());
+        }
+        self.push(first, at_ns, &cdu);
         for (rack, power) in meters.racks.iter().enumerate() {
             self.push(first + 1 + rack, at_ns, &[*power]);
         }

@@ -1,9 +1,10 @@
 //! A phase that a resumed run began anew, and one that was left early.
 
 use super::with;
+use hallmark_profiles::metric::Metric;
 use hallmark_results::frame::{Event, Frame, What};
 use hallmark_results::verdict::{Outcome, Verdict, judge};
-use hallmark_tests::synthetic::{Record, finding, fold, of, record};
+use hallmark_tests::synthetic::{Moment, Record, finding, fold, of, record};
 
 /// The verdict on a run that was cut off at a share of a phase and began this phase anew there at once.
 fn resumed(run: &Record, phase: &str, at: f64) -> Verdict {
@@ -86,6 +87,32 @@ fn the_time_in_which_nobody_drove_a_run_is_no_phases() {
     }
     let wrong = after(&slow(true), "steady", 0.5, 1_800_000_000_000);
     assert_eq!(finding(&wrong, "floor").outcome, Outcome::Failed);
+}
+
+#[test]
+fn counters_of_the_whole_run_rest_on_the_time_in_which_somebody_drove_it() {
+    let half_an_hour = 1_800_000_000_000;
+    let well = record("burn-in");
+    for gate in ["ecc", "xid"] {
+        let found = finding(&after(&well, "steady", 0.5, half_an_hour), gate).clone();
+        assert_eq!(found.outcome, Outcome::Passed, "{gate}: {}", found.why);
+    }
+    // What a counter shows that grew meanwhile, and one that nobody read while somebody drove.
+    let ecc = |value: fn(&Moment) -> f64| {
+        let place = well.places(Metric::Ecc).remove(0);
+        let run = record("burn-in").series(Metric::Ecc, place, value);
+        finding(&after(&run, "steady", 0.5, half_an_hour), "ecc").outcome
+    };
+    let grown = |m: &Moment| {
+        let after = m.phase == "steady" && m.progress >= 0.5;
+        if after { 3.0 } else { 0.0 }
+    };
+    assert_eq!(ecc(grown), Outcome::Failed);
+    let silent = |m: &Moment| {
+        let before = m.phase == "steady" && (0.3..0.5).contains(&m.progress);
+        if before { f64::NAN } else { 0.0 }
+    };
+    assert_eq!(ecc(silent), Outcome::Inconclusive);
 }
 
 #[test]

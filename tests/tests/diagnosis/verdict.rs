@@ -115,9 +115,13 @@ fn where_every_gate_holds_what_two_signs_speak_for_is_told() {
 
 #[test]
 fn a_branch_that_carries_less_is_not_accepted_for_the_flow_of_all_together() {
-    let well = hall().judge();
-    assert_eq!(finding(&well, "coolant-flow").outcome, Outcome::Passed);
-    let low = hall()
+    let of_both = hall().by_flow_and_power();
+    let well = of_both.judge();
+    for gate in ["coolant-flow", "flow-by-power"] {
+        let found = finding(&well, gate);
+        assert_eq!(found.outcome, Outcome::Passed, "{}", found.why);
+    }
+    let low = of_both
         .state(|s| {
             if s.t_s > 300.0 && (s.rack, s.tray) == (1, 1) {
                 s.flow = 0.7;
@@ -132,5 +136,7 @@ fn a_branch_that_carries_less_is_not_accepted_for_the_flow_of_all_together() {
         (why.cause, why.place.devices.as_slice()),
         (Cause::BranchFlow, &[12, 13, 14, 15][..])
     );
+    let by_power = finding(&verdict, "flow-by-power");
+    assert_eq!(by_power.outcome, Outcome::Inconclusive, "{}", by_power.why);
     assert_ne!(verdict.outcome, Outcome::Passed);
 }

@@ -2,9 +2,9 @@
 
 use hallmark::exit::{Exit, Failure};
 use hallmark_profiles::profile;
-use hallmark_results::frame::{Ending, FaultKind, Frame, What};
-use hallmark_results::verdict::Outcome;
-use hallmark_tests::synthetic::{finding, fold, record};
+use hallmark_results::frame::{Ending, Event, FaultKind, Frame, What};
+use hallmark_results::verdict::{Outcome, Verdict, judge};
+use hallmark_tests::synthetic::{Record, finding, fold, record};
 use hallmark_tests::{RunFolder, finish, hallmark};
 use std::time::Duration;
 
@@ -84,26 +84,49 @@ fn a_run_that_did_not_end_as_planned_is_not_passed() {
     }
 }
 
+/// The verdict on a run that was cut off and went on so many times, just before its main phase.
+fn resumed(run: &Record, times: usize) -> Verdict {
+    let mut frames = run.frames();
+    let Some(Frame::Opened(opened)) = frames.first() else {
+        unreachable!("a run has an opening frame");
+    };
+    let steady = opened.plan.schedule.iter().position(|s| s.name == "steady");
+    let begins = |f: &Frame| match f {
+        Frame::Event(event) => match event.what {
+            What::Segment { index } => Some(index as usize) == steady,
+            _ => false,
+        },
+        _ => false,
+    };
+    let at = frames.iter().position(begins).expect("a main phase");
+    let Frame::Event(segment) = frames[at].clone() else {
+        unreachable!("it is an event");
+    };
+    let one = Frame::Event(Event {
+        what: What::Resumed { lost_ns: 1 },
+        ..segment
+    });
+    frames.splice(at..at, std::iter::repeat_n(one, times));
+    judge(&fold(&frames))
+}
+
 #[test]
 fn two_resumes_are_not_passed_however_good_the_last_part_is() {
-    let resumed = || What::Resumed { lost_ns: 1 };
-    let run = record("burn-in").event(None, resumed());
-    assert_eq!(run.judge().outcome, Outcome::Passed, "one is allowed");
-    let verdict = run.event(None, resumed()).judge();
-    assert_eq!(verdict.outcome, Outcome::Inconclusive);
+    let run = record("burn-in");
+    assert_eq!(resumed(&run, 1).outcome, Outcome::Passed, "one is allowed");
+    assert_eq!(resumed(&run, 2).outcome, Outcome::Inconclusive);
 }
 
 #[test]
 fn a_run_that_went_on_with_another_driver_is_open_and_says_which() {
-    let resumed = |value: &str| {
+    let with = |value: &str| {
         let begun = ("library libcuda".to_owned(), "12.4, sha256 aa".to_owned());
         let run = record("burn-in").plan(move |plan| plan.devices[1].facts = vec![begun.clone()]);
         let (key, value) = ("library libcuda".to_owned(), value.to_owned());
-        let run = run.event(None, What::Resumed { lost_ns: 1 });
-        run.event(Some(1), What::AsFound { key, value }).judge()
+        resumed(&run.event(Some(1), What::AsFound { key, value }), 1)
     };
-    assert_eq!(resumed("12.4, sha256 aa").outcome, Outcome::Passed);
-    let verdict = resumed("12.8, sha256 cc");
+    assert_eq!(with("12.4, sha256 aa").outcome, Outcome::Passed);
+    let verdict = with("12.8, sha256 cc");
     assert_eq!(verdict.outcome, Outcome::Inconclusive);
     let told = "gpu1 was begun with libcuda 12.4, sha256 aa and went on with 12.8, sha256 cc";
     assert!(

@@ -88,7 +88,16 @@ fn a_node_joins_by_its_own_certificate_and_an_unused_token_alone() {
     assert_eq!(borrowed, "this is no join token of node `n1`");
     let joined = join(&mut hall, claim("n1", token(0)), 0).unwrap();
     assert!(!joined.restarted && !joined.log_lost);
-    let replayed = refused(&mut hall, claim("n1", token(0)));
+    let once_more = join(&mut hall, claim("n1", token(0)), SECOND).unwrap();
+    assert!(
+        !once_more.restarted && once_more.link > joined.link,
+        "the answer may have been lost"
+    );
+    let other = Claim {
+        log: 77,
+        ..claim("n1", token(0))
+    };
+    let replayed = refused(&mut hall, other);
     assert_eq!(
         replayed,
         "the join token of node `n1` was used already; a token is good for one agent"

@@ -273,7 +273,7 @@ impl<'a> Scene<'a> {
         let series = self.window_of(channel, whole);
         let (start_ns, end_ns) = self.stretch(whole);
         let period_ns = self.period_ns(&channel.run.table);
-        let expected = expected(end_ns.saturating_sub(start_ns), period_ns);
+        let expected = expected(self.standing.driven_ns(start_ns..end_ns), period_ns);
         let valid = series.map_or(0, |w| w.valid);
         if (valid as f64) < COVERAGE_FLOOR * expected {
             return Some(format!("only {valid} of about {expected:.0} samples came"));
