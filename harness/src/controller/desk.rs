@@ -76,6 +76,7 @@ pub struct Place {
     pub sense: Option<Task>,
     /// The tables that it has declared, in the numbers of the run.
     tables: BTreeMap<u32, Table>,
+    told: sensed::Told,
     /// Whose reports the run takes: over a new link none overtakes one that came before and waits for room.
     turn: Arc<Turn<()>>,
     wake: Arc<Notify>,
@@ -207,7 +208,14 @@ impl Desk {
 
     /// Whether a node has not declared a table yet.
     fn is_new(&self, node: usize, given: &Table) -> Result<bool, String> {
-        let known = self.places()[node].tables.insert(given.id, given.clone());
+        let tables = &mut self.places()[node].tables;
+        let known = tables.insert(given.id, given.clone());
+        if tables.len() > sensed::TABLES_MAX {
+            return Err(format!(
+                "it declares more than {} tables",
+                sensed::TABLES_MAX
+            ));
+        }
         match known {
             None => Ok(true),
             // An agent that was started once more goes on with it.
@@ -239,15 +247,17 @@ impl Desk {
         let number = report.number;
         let from = |input| Input::From(origin(node, number), Box::new(input));
         let input = match report.said {
-            Said::Worker { device, report } => {
+            Said::Worker { device, mut report } => {
                 known(Some(device))?;
+                sensed::shorten(&mut report);
                 for other in sensed::also_of(&report) {
                     known(Some(*other))?;
                 }
                 Input::Worker(device, report)
             }
-            Said::Gone { device, why } => {
+            Said::Gone { device, mut why } => {
                 known(Some(device))?;
+                sensed::cut(&mut why);
                 Input::Gone(device, why)
             }
             Said::Table(mut given) => {
@@ -268,7 +278,9 @@ impl Desk {
                 if let What::Gap { table: id, .. } = &mut what {
                     *id = table(*id)?;
                 }
-                Input::Event(sensed::event(what, device, &name())?, device)
+                let name = name();
+                self.places()[node].told.take(&what, &name)?;
+                Input::Event(sensed::event(what, device, &name)?, device)
             }
             Said::Cards {
                 generation,
