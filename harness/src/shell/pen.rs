@@ -24,7 +24,7 @@ const KEPT_MAX: usize = 200_000;
 
 /// The journal while a run lasts.
 pub struct Pen {
-    frames: Option<Sender<Frame>>,
+    frames: Option<Sender<(u64, Frame)>>,
     written: Receiver<Written>,
     /// Frames handed over that the thread has not looked at: a disk that hangs must not fill the memory.
     waiting: Arc<AtomicUsize>,
@@ -32,9 +32,17 @@ pub struct Pen {
     refused: AtomicUsize,
     told: AtomicUsize,
     inputs: Inlet,
-    /// Frames handed over, and those of them that are on disk or will never be.
+    /// Number of the latest frame that was handed over.
     handed: AtomicU64,
-    durable: Arc<AtomicU64>,
+    depth: Arc<Depth>,
+}
+
+/// How far the journal reaches.
+struct Depth {
+    /// Number up to which all frames were written and synced, or set aside since no disk takes them, or lost.
+    synced: AtomicU64,
+    /// Number of the first that was lost: whoever sent it is to keep it, and all that came after it.
+    lost: AtomicU64,
 }
 
 /// A journal, and how many frames it lacks.
@@ -47,16 +55,20 @@ impl Pen {
     pub fn start(journal: JournalWriter, inputs: Inlet) -> Self {
         let (frames, inbox) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let durable = Arc::new(AtomicU64::new(0));
+        let depth = Arc::new(Depth {
+            synced: AtomicU64::new(0),
+            lost: AtomicU64::new(u64::MAX),
+        });
         let writer = Writer {
             journal,
             kept: VecDeque::new(),
             unsynced: VecDeque::new(),
+            latest: 0,
             dropped: 0,
             failing: false,
             troubles: Vec::new(),
             waiting: Arc::clone(&waiting),
-            durable: Arc::clone(&durable),
+            depth: Arc::clone(&depth),
             inputs: inputs.clone(),
         };
         let (end, written) = channel();
@@ -72,7 +84,7 @@ impl Pen {
             told: AtomicUsize::new(0),
             inputs,
             handed: AtomicU64::new(0),
-            durable,
+            depth,
         }
     }
 
@@ -81,25 +93,27 @@ impl Pen {
         self.handed.load(Ordering::Relaxed)
     }
 
-    /// Number up to which all frames are on disk, or were set aside because no disk will ever take them.
+    /// Number up to which all frames are on disk, or were set aside because no disk will ever take them. From one that was
+    /// lost on there is none, whatever came to the disk after it.
     pub fn durable(&self) -> u64 {
-        self.durable.load(Ordering::Relaxed)
+        // In this order: what is lost was noted before anything behind it was synced.
+        let synced = self.depth.synced.load(Ordering::Acquire);
+        synced.min(self.depth.lost.load(Ordering::Acquire) - 1)
     }
 
     /// Hands a frame over without waiting.
     pub fn write(&self, frame: Frame) {
+        let number = self.handed.fetch_add(1, Ordering::Relaxed) + 1;
         if self.waiting.load(Ordering::Relaxed) >= KEPT_MAX {
             self.refused.fetch_add(1, Ordering::Relaxed);
-            // Nothing from here on is durable: whoever sent it keeps it, and this journal has a hole.
-            self.handed.fetch_add(1, Ordering::Relaxed);
+            self.depth.lost.fetch_min(number, Ordering::Release);
             return;
         }
         self.tell();
         if let Some(frames) = &self.frames {
             self.waiting.fetch_add(1, Ordering::Relaxed);
-            self.handed.fetch_add(1, Ordering::Relaxed);
             // The thread ends only after this sender is dropped.
-            let _ = frames.send(frame);
+            let _ = frames.send((number, frame));
         }
     }
 
@@ -136,16 +150,18 @@ impl Pen {
 
 struct Writer {
     journal: JournalWriter,
-    /// Frames that the disk refused, oldest first.
-    kept: VecDeque<Frame>,
+    /// Frames that the disk refused, oldest first, with their numbers.
+    kept: VecDeque<(u64, Frame)>,
     /// Frames appended and not yet synced: a sync that fails takes them back out of the journal.
-    unsynced: VecDeque<Frame>,
+    unsynced: VecDeque<(u64, Frame)>,
+    /// Number of the latest frame that came.
+    latest: u64,
     dropped: usize,
     failing: bool,
     /// What the run is still to be told: it may be too busy to take it now, and is never waited for.
     troubles: Vec<Input>,
     waiting: Arc<AtomicUsize>,
-    durable: Arc<AtomicU64>,
+    depth: Arc<Depth>,
     inputs: Inlet,
 }
 
@@ -153,7 +169,7 @@ struct Writer {
 const TROUBLES_MAX: usize = 64;
 
 impl Writer {
-    fn serve(mut self, inbox: &Receiver<Frame>) -> Written {
+    fn serve(mut self, inbox: &Receiver<(u64, Frame)>) -> Written {
         let now = hallmark_kernels::timer::now_ns;
         let mut due = now() + SYNC.as_nanos() as u64;
         let mut dirty = false;
@@ -190,17 +206,19 @@ impl Writer {
         }
     }
 
-    fn keep(&mut self, frame: Frame) {
+    fn keep(&mut self, numbered: (u64, Frame)) {
+        self.latest = numbered.0;
         if self.kept.len() < KEPT_MAX {
-            self.kept.push_back(frame);
+            self.kept.push_back(numbered);
         } else {
             self.dropped += 1;
+            self.depth.lost.fetch_min(numbered.0, Ordering::Release);
         }
     }
 
     /// Writes what is kept, up to the first frame that the disk refuses.
     fn flush(&mut self) {
-        while let Some(frame) = self.kept.front() {
+        while let Some((_, frame)) = self.kept.front() {
             match self.journal.append(frame) {
                 Ok(()) => {
                     self.failing = false;
@@ -214,7 +232,6 @@ impl Writer {
                     // No later try will take it.
                     self.kept.pop_front();
                     self.dropped += 1;
-                    self.settled(1);
                     let what = format!("a frame was set aside: {error}");
                     self.trouble(Input::JournalFailed(what));
                 }
@@ -226,7 +243,9 @@ impl Writer {
     fn sync(&mut self) {
         match self.journal.sync() {
             Ok(()) => {
-                self.settled(self.unsynced.len());
+                let first = self.kept.front().map(|(number, _)| number - 1);
+                let synced = first.unwrap_or(self.latest);
+                self.depth.synced.store(synced, Ordering::Release);
                 self.unsynced.clear();
                 self.failing = false;
             }
@@ -236,10 +255,6 @@ impl Writer {
                 self.fail(&error);
             }
         }
-    }
-
-    fn settled(&self, frames: usize) {
-        self.durable.fetch_add(frames as u64, Ordering::Relaxed);
     }
 
     fn fail(&mut self, error: &StoreError) {
@@ -288,13 +303,13 @@ mod tests {
             matches!(&told, Input::JournalFailed(why) if why.starts_with("1 frames were refused")),
             "{told:?}"
         );
-        while pen.durable() == 0 {
+        while pen.depth.synced.load(Ordering::Acquire) == 0 {
             std::thread::sleep(Duration::from_millis(20));
         }
         assert_eq!(
             (pen.handed(), pen.durable()),
-            (2, 1),
-            "one is never durable"
+            (2, 0),
+            "what comes after a hole makes up for nothing before it"
         );
         assert_eq!(pen.finish(SYNC * 10).unwrap().lost, 1);
     }
@@ -324,6 +339,10 @@ mod tests {
             matches!(&told, Input::JournalFailed(why) if why.contains("table 7")),
             "{told:?}"
         );
+        // One that is set aside is settled in its turn.
+        while pen.durable() < 3 {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         let written = pen.finish(SYNC * 10).unwrap();
         assert_eq!(written.lost, 1, "it is counted");
         drop(written);
