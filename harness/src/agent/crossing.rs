@@ -16,7 +16,7 @@ use hallmark_kernels::collective::CollectiveError;
 use hallmark_kernels::collective::host::Region;
 use hallmark_kernels::work::bucket_layout;
 use hallmark_profiles::workload::StepSpec;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -32,7 +32,7 @@ const ASK: Duration = Duration::from_secs(20);
 const END_MS: u64 = 2_000;
 const LOOK: Duration = Duration::from_millis(5);
 /// Bytes of its standard error that are told.
-const STDERR_MAX: u64 = 4_096;
+const STDERR_MAX: usize = 4_096;
 const SHOWN: usize = 300;
 /// What launchers tell MPI by, which must not reach a world of this program's own.
 const OF_LAUNCHERS: [&str; 4] = ["PMI_", "PMIX_", "OMPI_", "PMI2_"];
@@ -382,7 +382,14 @@ fn wire(command: &mut Command, span: &Span) -> std::io::Result<UnixStream> {
 }
 
 /// Hears a bridge to its end, and tells what ended it but its own good order.
-fn attend(mut stdout: ChildStdout, stderr: impl Read, generation: &AtomicU32, said: &Sender<Said>) {
+fn attend(
+    mut stdout: ChildStdout,
+    stderr: impl Read + Send + 'static,
+    generation: &AtomicU32,
+    said: &Sender<Said>,
+) {
+    // Beside its frames: a library that says much would wait for somebody to read it, and all ranks with it.
+    let spoken = std::thread::spawn(move || last_words(stderr));
     let tell = |outcome| {
         let _ = said.send(Said::Bridge {
             generation: generation.load(Ordering::Acquire),
@@ -398,25 +405,41 @@ fn attend(mut stdout: ChildStdout, stderr: impl Read, generation: &AtomicU32, sa
             Err(error) => break error.to_string(),
         }
     };
-    let mut bytes = Vec::new();
-    // What came of it is told, whatever ended it.
-    let _ = stderr.take(STDERR_MAX).read_to_end(&mut bytes);
+    let bytes = spoken.join().unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<&str> = text
         .lines()
         .map(str::trim)
         .filter(|l| !l.is_empty())
         .collect();
-    let lines: String = lines
+    let lines: Vec<char> = lines
         .join(" | ")
         .chars()
         .filter(|c| !c.is_control())
-        .take(SHOWN)
         .collect();
+    let lines: String = lines[lines.len().saturating_sub(SHOWN)..].iter().collect();
     tell(Err(match lines.is_empty() {
         true => why,
         false => format!("{why}; it said: {lines}"),
     }));
+}
+
+/// Reads to the end, and gives the last of it.
+fn last_words(mut from: impl Read) -> Vec<u8> {
+    let (mut words, mut bytes) = (Vec::new(), [0; STDERR_MAX]);
+    loop {
+        match from.read(&mut bytes) {
+            Ok(0) => return words,
+            Ok(count) => {
+                words.extend_from_slice(&bytes[..count]);
+                let surplus = words.len().saturating_sub(STDERR_MAX);
+                words.drain(..surplus);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            // What came of it is told, whatever ended it.
+            Err(_) => return words,
+        }
+    }
 }
 
 /// Is the process manager of a bridge until that leaves or ends.
@@ -471,5 +494,34 @@ fn manage(
         if answers.write_all(format!("{reply}\n").as_bytes()).is_err() || last {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bridge_whose_library_says_much_is_not_held_up_and_its_last_words_are_told() {
+        let says = "head -c 300000 /dev/zero | tr '\\0' x >&2; printf '\\nno such device\\n' >&2";
+        let mut child = Command::new("sh")
+            .args(["-c", says])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (stdout, stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (said, told) = channel();
+        std::thread::spawn(move || attend(stdout, stderr, &AtomicU32::new(3), &said));
+        let told = told.recv_timeout(Duration::from_secs(30)).unwrap();
+        let Said::Bridge {
+            generation: 3,
+            outcome: Err(why),
+        } = told
+        else {
+            panic!("{told:?}");
+        };
+        assert!(why.ends_with("no such device"), "{why}");
+        child.wait().unwrap();
     }
 }

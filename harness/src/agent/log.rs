@@ -1,10 +1,11 @@
 //! The log of a node: every report is here before it is sent, until the run's folder has it.
 //!
 //! It decides what an agent that was killed still knows: all reports up to the last whole one. It refuses a file that is
-//! no log, a second agent on the same one, and a damaged report in the middle; an unfinished one at the end is cut.
+//! no log, a second agent on the same one, and a damaged report in the middle; an unfinished one at the end is cut. What
+//! the run's folder has takes no room on the disk for long: days of a node's rows are tens of gigabytes.
 //!
-//! Layout, integers little-endian: magic "HMNODE01" | id u64, then for each report, numbered from 1:
-//! length u32 | CRC-32C u32 | MessagePack.
+//! Layout, integers little-endian: magic "HMNODE02" | id u64 | reports given back u64 | where the next one begins u64,
+//! then for each report, numbered from 1: length u32 | CRC-32C u32 | MessagePack. Reports that were given back are a hole.
 
 use crate::protocol::codec::MESSAGE_MAX;
 use crate::protocol::link::{Report, Said};
@@ -13,8 +14,12 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-const MAGIC: &[u8; 8] = b"HMNODE01";
-const HEADER: u64 = 16;
+const MAGIC: &[u8; 8] = b"HMNODE02";
+const HEADER: u64 = 32;
+/// Where the header tells of the hole.
+const HOLE: u64 = 16;
+/// Bytes that are given back to the disk together.
+const GIVEN_BACK: u64 = 64 << 20;
 const FRAME: u64 = 8;
 const NAME: &str = "reports.hml";
 
@@ -46,6 +51,9 @@ pub struct Log {
     starts: VecDeque<u64>,
     /// Reports before those.
     forgotten: u64,
+    /// Up to where the disk has its room back, and how many bytes that may lag.
+    given_back: u64,
+    give_back: u64,
     end: u64,
 }
 
@@ -73,7 +81,8 @@ impl Log {
         let mut header = [0; HEADER as usize];
         if length < HEADER {
             header[..8].copy_from_slice(MAGIC);
-            header[8..].copy_from_slice(&fresh.to_le_bytes());
+            header[8..16].copy_from_slice(&fresh.to_le_bytes());
+            header[24..].copy_from_slice(&HEADER.to_le_bytes());
             file.set_len(0).map_err(io)?;
             file.write_all(&header).map_err(io)?;
         } else {
@@ -87,15 +96,21 @@ impl Log {
         if header[..8] != *MAGIC {
             return Err(damaged(0, "these are not the first bytes of a node's log"));
         }
+        let length = length.max(HEADER);
+        let begin = u64_at(&header[24..]);
+        if !(HEADER..=length).contains(&begin) {
+            return Err(damaged(HOLE, "its first report lies outside of it"));
+        }
         let mut log = Self {
             id: u64_at(&header[8..]),
             file,
             path: path.clone(),
             starts: VecDeque::new(),
-            forgotten: 0,
-            end: HEADER,
+            forgotten: u64_at(&header[16..]),
+            given_back: begin,
+            give_back: GIVEN_BACK,
+            end: begin,
         };
-        let length = length.max(HEADER);
         while let Some(next) = log.whole(log.end, length)? {
             log.starts.push_back(log.end);
             log.end = next;
@@ -112,8 +127,8 @@ impl Log {
         let head = self.bytes(offset, FRAME as usize)?;
         let size = u32_at(&head);
         let next = offset + FRAME + u64::from(size);
-        if size as usize > MESSAGE_MAX || next > length {
-            // A length that was never finished, or whose report was not.
+        if size == 0 || size as usize > MESSAGE_MAX || next > length {
+            // A length that was never finished, or whose report was not; a power cut leaves zeros.
             return Ok(None);
         }
         let body = self.bytes(offset + FRAME, size as usize)?;
@@ -253,11 +268,35 @@ impl Log {
         let _ = self.path.parent().map(std::fs::remove_dir);
     }
 
-    /// Reports up to `number` need not be sent again; they stay in the file.
+    /// Reports up to `number` need not be sent again.
     pub fn forget(&mut self, number: u64) {
         while self.forgotten < number && self.starts.pop_front().is_some() {
             self.forgotten += 1;
         }
+        let begin = *self.starts.front().unwrap_or(&self.end);
+        if begin - self.given_back >= self.give_back {
+            let before = std::mem::replace(&mut self.given_back, begin);
+            // A disk that takes or gives nothing now may later; until then the log is as large as it was.
+            let _ = self.punch(before, begin);
+        }
+    }
+
+    /// Gives the room of forgotten reports back to the disk. The header is first: whoever opens the log finds a report
+    /// where it points to, whether or not the hole was made.
+    fn punch(&mut self, from: u64, to: u64) -> std::io::Result<()> {
+        let mut hole = self.forgotten.to_le_bytes().to_vec();
+        hole.extend(to.to_le_bytes());
+        self.file.seek(SeekFrom::Start(HOLE))?;
+        self.file.write_all(&hole)?;
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::FallocateFlags;
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(&self.file, flags, from, to - from)?;
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = from;
+        Ok(())
     }
 }
 
@@ -364,6 +403,59 @@ mod tests {
             Log::open(folder.path(), 7),
             Err(LogError::Busy { .. })
         ));
+    }
+
+    #[test]
+    fn forgotten_reports_give_their_room_back_and_a_killed_agent_goes_on_behind_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NAME);
+        let mut log = Log::open(folder.path(), 7).unwrap();
+        log.give_back = 64 << 10;
+        let said = |device| Said::Gone {
+            device,
+            why: "w".repeat(5_000),
+        };
+        let mut most = 0;
+        for i in 1..=2_000 {
+            assert_eq!(log.append(said(i)).unwrap(), u64::from(i));
+            log.forget(u64::from(i.saturating_sub(3)));
+            #[cfg(target_os = "linux")]
+            {
+                use std::os::unix::fs::MetadataExt;
+                most = most.max(std::fs::metadata(&path).unwrap().blocks() * 512);
+            }
+        }
+        assert!(most < 1 << 20, "{most} bytes of ten million");
+        drop(log);
+        let mut log = Log::open(folder.path(), 8).unwrap();
+        // Of those that are told again none is missing, and the numbers go on.
+        assert_eq!((log.id(), log.last()), (7, 2_000));
+        assert!(
+            log.oldest() > 1_900 && log.oldest() <= 1_998,
+            "{}",
+            log.oldest()
+        );
+        for number in log.oldest()..=2_000 {
+            let told = log.read(number).unwrap().unwrap();
+            assert_eq!((told.number, told.said), (number, said(number as u32)));
+        }
+        assert_eq!(log.append(gone(1)).unwrap(), 2_001);
+        drop(log);
+        let mut bytes = std::fs::read(&path).unwrap();
+        let length = bytes.len();
+        // What a power cut leaves behind the last whole report.
+        bytes.extend([0; 4_096]);
+        std::fs::write(&path, &bytes).unwrap();
+        let log = Log::open(folder.path(), 9).unwrap();
+        assert_eq!((log.last(), log.end), (2_001, length as u64));
+        drop(log);
+        bytes[24..32].copy_from_slice(&u64::MAX.to_le_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        let told = Log::open(folder.path(), 9).unwrap_err().to_string();
+        assert!(
+            told.contains("its first report lies outside of it"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -438,7 +438,10 @@ async fn speak(desk: Arc<Desk>, joined: Joined, down: mpsc::Sender<Result<Down, 
             kept: joined.kept,
             pace_ms: desk.pace_ms(),
         };
-        (Arc::clone(&desk.places()[node].wake), welcome)
+        // Its own, or a link that is dead and not known to be would be woken in its place.
+        let wake = Arc::new(Notify::new());
+        desk.places()[node].wake = Arc::clone(&wake);
+        (wake, welcome)
     };
     let mut messages = vec![welcome];
     let (mut told, mut kept) = (0, joined.kept);

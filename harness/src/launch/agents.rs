@@ -17,6 +17,8 @@ use std::time::Duration;
 
 /// Between two looks at whether an agent has ended.
 const LOOK: Duration = Duration::from_millis(20);
+/// Looks at whether what was killed has ended: a second.
+const KILLED_LOOKS: u32 = 50;
 /// What an agent and the program that leads to it say on standard error.
 const SAID: &str = "agent.log";
 /// Of which this much is looked at for the last line, B, and so many characters of that are told.
@@ -180,7 +182,14 @@ impl Launched for Agents {
         for child in self.agents.iter_mut().filter_map(|a| a.child.as_mut()) {
             // Its workers are killed by the kernel as soon as it is gone.
             let _ = child.kill();
-            let _ = child.wait();
+        }
+        // One that a driver holds is gone when that lets go of it; the record is not to wait for it.
+        for _ in 0..KILLED_LOOKS {
+            self.ended();
+            if self.agents.iter().all(|a| a.child.is_none()) {
+                break;
+            }
+            crate::clock::sleep(LOOK);
         }
         self.agents.clear();
         false

@@ -405,7 +405,12 @@ fn last_rows(run: &mut Run, hands: &mut Hands, inbox: &Receiver<Input>, clock: R
         && !hands.fleet.is_drained()
     {
         match inbox.recv_timeout(Duration::from_nanos(left).min(LOOK)) {
-            Ok(input) => last_row(run, hands, &mut origins, input, clock.now_ns()),
+            Ok(first) => {
+                // What came meanwhile goes along: a look at all nodes after each would take longer than they have.
+                for input in std::iter::once(first).chain(inbox.try_iter().take(INPUTS_MAX)) {
+                    last_row(run, hands, &mut origins, input, clock.now_ns());
+                }
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }

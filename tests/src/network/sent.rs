@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// The bytes before the first report, and those before each.
-const HEADER: u64 = 16;
+const HEADER: u64 = 32;
 const FRAME: u64 = 8;
 
 /// The log of one node.
