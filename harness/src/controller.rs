@@ -309,10 +309,10 @@ impl Controller {
     fn acknowledge(&mut self, durable: u64) {
         let mut newest = BTreeMap::new();
         while let Some((origin, _)) = self.waiting.pop_front_if(|(_, mark)| *mark <= durable) {
-            newest.insert(origin.node as usize, origin.number);
+            newest.insert((origin.node as usize, origin.log), origin.number);
         }
-        for (node, number) in newest {
-            self.desk.hall().keep(node, number);
+        for ((node, log), number) in newest {
+            self.desk.hall().keep(node, log, number);
             self.desk.wake(node);
         }
     }

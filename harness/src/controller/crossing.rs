@@ -26,6 +26,8 @@ pub struct Crossing {
     round: u32,
     shown: BTreeMap<usize, Cards>,
     outcomes: BTreeMap<usize, Result<Tried, String>>,
+    /// Nodes of which it is told that they lost it.
+    lost: BTreeSet<usize>,
 }
 
 impl Crossing {
@@ -125,11 +127,17 @@ impl Crossing {
         if self.generation != Some(generation) || !self.nodes.contains(&node) {
             return None;
         }
+        let outcome = outcome.and_then(|tried| {
+            let has_rate = tried.bytes_per_s.is_finite() && tried.bytes_per_s > 0.0;
+            match has_rate || !self.is_trial {
+                true => Ok(tried),
+                false => Err("its bridge told no rate of the trial".to_owned()),
+            }
+        });
         let why = outcome.as_ref().err().cloned();
-        // A bridge that opened and ended after it has ended.
-        let known = self.outcomes.get(&node).is_some_and(Result::is_err);
         self.outcomes.insert(node, outcome);
-        why.filter(|_| !self.is_trial && !known)
+        // Once, whatever its bridge says after that.
+        why.filter(|_| !self.is_trial && self.lost.insert(node))
     }
 
     /// What came of the trial: B/s of the slowest node once all have told, or why one failed, with its number in the site.

@@ -225,7 +225,7 @@ impl Desk {
     }
 
     /// A report as the run takes it; refused where it is not about the node's own devices.
-    fn input(&self, node: usize, report: Report) -> Result<Option<Input>, String> {
+    fn input(&self, node: usize, log: u64, report: Report) -> Result<Option<Input>, String> {
         let own = self.places()[node].devices.clone();
         let name = || match self.hall().claim(node) {
             Some(claim) => claim.node.clone(),
@@ -245,7 +245,7 @@ impl Desk {
             number.ok_or_else(|| format!("node `{}` numbers a table {id}", name()))
         };
         let number = report.number;
-        let from = |input| Input::From(origin(node, number), Box::new(input));
+        let from = |input| Input::From(origin(node, log, number), Box::new(input));
         let input = match report.said {
             Said::Worker { device, mut report } => {
                 known(Some(device))?;
@@ -306,9 +306,10 @@ impl Desk {
     }
 }
 
-const fn origin(node: usize, number: u64) -> Origin {
+const fn origin(node: usize, log: u64, number: u64) -> Origin {
     Origin {
         node: node as u32,
+        log,
         number,
     }
 }
@@ -415,7 +416,7 @@ async fn listen(desk: &Desk, joined: &Joined, mut up: Streaming<Up>) -> Option<S
                         Ok(false) => continue,
                         Err(why) => return Some(refusal(&why)),
                     }
-                    match desk.input(node, report) {
+                    match desk.input(node, joined.log, report) {
                         Ok(Some(input)) => desk.hand_over(input).await,
                         Ok(None) => {}
                         Err(why) => return Some(Status::failed_precondition(why)),

@@ -112,6 +112,8 @@ pub struct Joined {
     pub node: usize,
     /// Names this link: what comes over an older one is not heard any more.
     pub link: u64,
+    /// Its log's id.
+    pub log: u64,
     /// Reports up to this number are on disk.
     pub kept: u64,
     /// Another process than before: its workers are gone.
@@ -191,12 +193,6 @@ impl Hall {
         self.nodes[node].tokens.push(token);
     }
 
-    /// What an earlier controller of this run took of a node's log, and has on disk.
-    pub fn recall(&mut self, node: usize, log: u64, number: u64) {
-        let node = &mut self.nodes[node];
-        (node.log, node.taken, node.kept) = (log, number, number);
-    }
-
     /// Takes an agent in, or back in. `session` is what it is to show from now on.
     ///
     /// `is_for`: whether the certificate that came with the claim is for a name.
@@ -256,6 +252,7 @@ impl Hall {
         Ok(Joined {
             node: index,
             link,
+            log: node.log,
             kept: node.kept,
             restarted,
             log_lost,
@@ -401,10 +398,13 @@ impl Hall {
         Ok(true)
     }
 
-    /// Notes that reports up to `number` are on disk.
-    pub fn keep(&mut self, node: usize, number: u64) {
+    /// Notes that reports up to `number` of this log are on disk.
+    pub fn keep(&mut self, node: usize, log: u64, number: u64) {
         let node = &mut self.nodes[node];
-        node.kept = node.kept.max(number.min(node.taken));
+        // Of one that was begun anew since, the same numbers are other reports'.
+        if node.log == log {
+            node.kept = node.kept.max(number.min(node.taken));
+        }
     }
 
     /// Number of the last report on disk.

@@ -43,10 +43,11 @@ pub fn other_program() -> Option<PathBuf> {
     (!is_own).then_some(named)
 }
 
-/// Where a report came from: the node's number in the site, and the report's in that node's log.
+/// Where a report came from: the node's number in the site, its log's id, and the report's number in that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Origin {
     pub node: u32,
+    pub log: u64,
     pub number: u64,
 }
 

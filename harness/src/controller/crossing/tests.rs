@@ -75,6 +75,11 @@ fn a_trial_is_over_when_all_have_told_or_one_has_failed() {
     // What fails in a trial is no fault of a run that has not begun.
     assert_eq!(crossing.ended(1, TRIAL, Err("no route".to_owned())), None);
     assert_eq!(crossing.outcome(), Some(Err((1, "no route".to_owned()))));
+    for none in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        crossing.ended(1, TRIAL, tried(none, &[]));
+        let why = "its bridge told no rate of the trial".to_owned();
+        assert_eq!(crossing.outcome(), Some(Err((1, why))), "{none}");
+    }
 }
 
 #[test]
@@ -86,6 +91,8 @@ fn a_bridge_that_ends_under_load_is_told_once_and_only_of_its_own_formation() {
     assert_eq!(crossing.ended(0, 2, tried(0.0, &[])), None);
     assert_eq!(crossing.ended(0, 2, died()), Some("it died".to_owned()));
     assert_eq!(crossing.ended(0, 2, died()), None);
+    assert_eq!(crossing.ended(0, 2, tried(0.0, &[])), None);
+    assert_eq!(crossing.ended(0, 2, died()), None, "whatever came between");
 }
 
 fn with(node: &str, mpi: Result<Mpi, String>) -> Claim {

@@ -180,7 +180,7 @@ fn a_report_is_taken_once_and_in_order_whatever_is_sent_again() {
     for number in 1..=5 {
         assert_eq!(hall.take(node, first.link, number), Ok(true));
     }
-    hall.keep(node, 3);
+    hall.keep(node, first.log, 3);
     // The link breaks; the agent sends all that was not acknowledged again.
     let session = Pass::Session("session-n1".to_owned());
     let cut = refused(&mut hall, claim("n1", session.clone()));
@@ -207,29 +207,31 @@ fn a_report_is_taken_once_and_in_order_whatever_is_sent_again() {
     };
     assert_eq!(gap, Err(told));
     // Nobody can have on disk what was not taken.
-    hall.keep(node, u64::MAX);
+    hall.keep(node, first.log, u64::MAX);
     assert_eq!(hall.kept(node), 7);
 }
 
 #[test]
-fn a_controller_that_was_restarted_takes_up_where_its_journal_ends() {
+fn what_is_on_disk_of_a_lost_log_acknowledges_nothing_of_the_one_begun_anew() {
     let mut hall = hall();
-    hall.recall(0, 71, 12);
-    let whole = Claim {
-        last: 13,
-        ..claim("n1", token(0))
+    let first = join(&mut hall, claim("n1", token(0)), 0).unwrap();
+    for number in 1..=5 {
+        assert_eq!(hall.take(0, first.link, number), Ok(true));
+    }
+    let anew = Claim {
+        log: 5,
+        last: 3,
+        ..claim("n1", Pass::Session("session-n1".to_owned()))
     };
-    let joined = join(&mut hall, whole, 0).unwrap();
-    assert_eq!((joined.kept, joined.log_lost), (12, false));
-    assert_eq!(hall.take(0, joined.link, 12), Ok(false));
-    assert_eq!(hall.take(0, joined.link, 13), Ok(true));
-    hall.recall(1, 5, 9);
-    let joined = join(&mut hall, claim("n2", token(1)), 0).unwrap();
-    assert!(
-        joined.log_lost,
-        "a log begun anew holds nothing of the old one"
-    );
-    assert_eq!(hall.take(1, joined.link, 1), Ok(true));
+    let second = join(&mut hall, anew, SECOND).unwrap();
+    assert!(second.log_lost);
+    for number in 1..=3 {
+        assert_eq!(hall.take(0, second.link, number), Ok(true));
+    }
+    hall.keep(0, first.log, 5);
+    assert_eq!(hall.kept(0), 0);
+    hall.keep(0, second.log, 2);
+    assert_eq!(hall.kept(0), 2);
 }
 
 #[test]
