@@ -134,14 +134,26 @@ impl Log {
         let body = self.bytes(offset + FRAME, size as usize)?;
         match crc32c::crc32c(&body) == u32_at(&head[4..]) {
             true => Ok(Some(next)),
-            // Only the last one can be unfinished.
-            false if next == length => Ok(None),
+            // Only the last one can be unfinished; a power cut may leave zeros from its middle on.
+            false if self.is_zero(next, length)? => Ok(None),
             false => Err(LogError::Damaged {
                 path: self.path.clone(),
                 offset,
                 why: "a report's bytes do not match their check".to_owned(),
             }),
         }
+    }
+
+    /// Whether nothing but zeros is left from `offset` to `length`.
+    fn is_zero(&self, mut offset: u64, length: u64) -> Result<bool, LogError> {
+        while offset < length {
+            let count = (length - offset).min(1 << 16);
+            if self.bytes(offset, count as usize)?.iter().any(|b| *b != 0) {
+                return Ok(false);
+            }
+            offset += count;
+        }
+        Ok(true)
     }
 
     fn io(&self, source: std::io::Error) -> LogError {
@@ -275,15 +287,16 @@ impl Log {
         }
         let begin = *self.starts.front().unwrap_or(&self.end);
         if begin - self.given_back >= self.give_back {
-            let before = std::mem::replace(&mut self.given_back, begin);
-            // A disk that takes or gives nothing now may later; until then the log is as large as it was.
-            let _ = self.punch(before, begin);
+            self.given_back = begin;
+            // A disk that takes or gives nothing now may the next time; until then the log is as large as it was.
+            let _ = self.punch(begin);
         }
     }
 
     /// Gives the room of forgotten reports back to the disk. The header is first: whoever opens the log finds a report
-    /// where it points to, whether or not the hole was made.
-    fn punch(&mut self, from: u64, to: u64) -> std::io::Result<()> {
+    /// where it points to, whether or not the hole was made. The hole begins where the first one did: what an earlier try
+    /// or a killed agent has left is in it.
+    fn punch(&mut self, to: u64) -> std::io::Result<()> {
         let mut hole = self.forgotten.to_le_bytes().to_vec();
         hole.extend(to.to_le_bytes());
         self.file.seek(SeekFrom::Start(HOLE))?;
@@ -292,10 +305,8 @@ impl Log {
         {
             use rustix::fs::FallocateFlags;
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            rustix::fs::fallocate(&self.file, flags, from, to - from)?;
+            rustix::fs::fallocate(&self.file, flags, HEADER, to - HEADER)?;
         }
-        #[cfg(not(target_os = "linux"))]
-        let _ = from;
         Ok(())
     }
 }
@@ -448,7 +459,15 @@ mod tests {
         std::fs::write(&path, &bytes).unwrap();
         let log = Log::open(folder.path(), 9).unwrap();
         assert_eq!((log.last(), log.end), (2_001, length as u64));
+        let last = *log.starts.back().unwrap() as usize;
         drop(log);
+        for kept in [1, 4, 6, 8, 12, length - last - 1] {
+            let mut torn = bytes.clone();
+            torn[last + kept..].fill(0);
+            std::fs::write(&path, &torn).unwrap();
+            let log = Log::open(folder.path(), 9).unwrap();
+            assert_eq!((log.last(), log.end), (2_000, last as u64), "{kept}");
+        }
         bytes[24..32].copy_from_slice(&u64::MAX.to_le_bytes());
         std::fs::write(&path, &bytes).unwrap();
         let told = Log::open(folder.path(), 9).unwrap_err().to_string();
