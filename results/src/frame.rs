@@ -108,6 +108,20 @@ pub struct Series {
     pub accuracy: Option<String>,
 }
 
+/// Labels that say how a reading was made, and not of what.
+const OF_THE_WHOLE: [&str; 4] = ["", "average", "instant", "usage"];
+
+impl Series {
+    /// Power or energy of a part of its place, e.g. of a node's processors alone: nothing that its meter would show.
+    pub fn is_of_a_part(&self) -> bool {
+        let adds_up = matches!(
+            self.metric,
+            Metric::Energy | Metric::PowerDraw | Metric::PowerInstant
+        );
+        adds_up && !OF_THE_WHOLE.contains(&self.label.as_str())
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SeriesKind {
@@ -321,7 +335,7 @@ pub enum FaultKind {
     Collective,
     /// A sensor that was there is gone.
     Sensor,
-    /// The journal could not be written.
+    /// What was told could not be written, or never came.
     Journal,
 }
 

@@ -25,6 +25,8 @@ use std::ops::Range;
 use std::sync::OnceLock;
 use window::Window;
 
+/// Resumes whose segments are taken into account; more than one is doubted anyhow.
+const RESUMES_MAX: usize = 3;
 /// Width of the first bins of every trace.
 const TRACE_BIN_NS: u64 = 100_000_000;
 
@@ -87,6 +89,8 @@ pub struct DeviceRun {
     pub audited_flop: f64,
     pub flop: f64,
     pub mismatches: u64,
+    /// Error events of its driver, each as it was told.
+    pub xids: u64,
     pub self_test: Option<bool>,
     pub faults: Vec<Event>,
     /// All steps so far were timed by events on the device.
@@ -114,6 +118,8 @@ pub enum StandingError {
     OpenedTwice,
     #[error("table {0} has columns of unequal length")]
     Ragged(u32),
+    #[error("the record begins more segments than its plan and its resumes make: {0}")]
+    Segments(usize),
 }
 
 impl Standing {
@@ -254,6 +260,7 @@ impl Standing {
         match &event.what {
             What::Segment { index } => {
                 self.known("segment", *index, self.opened.plan.schedule.len())?;
+                self.has_room_for_segment()?;
                 self.close_window(event.at_ns);
                 let segment = &self.opened.plan.schedule[*index as usize];
                 let window = Window::new(*index, segment, event.at_ns, &self.opened.plan);
@@ -270,7 +277,7 @@ impl Standing {
                 self.members.push((event.at_ns, members.clone()));
             }
             What::Fault { .. } => self.on_device(event, |d, e| d.faults.push(e.clone())),
-            What::Mismatch { .. } => self.on_device(event, |d, _| d.mismatches += 1),
+            What::Mismatch { .. } | What::Xid { .. } => self.count(event, &event.what, 1),
             What::SelfTest { passed, .. } => {
                 // One failed self-test is not healed by a later one.
                 let passed = *passed;
@@ -282,11 +289,7 @@ impl Standing {
                 if let What::Gap { table, .. } = **latest {
                     self.known("table", table, self.tables.len())?;
                 }
-                if latest.kin() == Some(Kin::Mismatch) {
-                    self.on_device(event, |d, _| {
-                        d.mismatches = d.mismatches.saturating_add(*count)
-                    });
-                }
+                self.count(event, latest, *count);
                 self.tell_together(event, latest, *count);
                 return Ok(());
             }
@@ -294,6 +297,16 @@ impl Standing {
         }
         self.events.push(event.clone());
         Ok(())
+    }
+
+    /// A window takes room for each device, so that there are no more of them than a run can have.
+    fn has_room_for_segment(&self) -> Result<(), StandingError> {
+        let begun = 1 + self.outages.len().min(RESUMES_MAX);
+        let most = self.opened.plan.schedule.len().saturating_mul(begun);
+        match self.windows.len() < most {
+            true => Ok(()),
+            false => Err(StandingError::Segments(most)),
+        }
     }
 
     /// Keeps one event for all of a kind that were told together, so that days of trouble take no more room than its first minute.
@@ -321,6 +334,16 @@ impl Standing {
             *from_ns = since.min(*from_ns);
         }
         self.events.push(merged);
+    }
+
+    /// Counts what a device may have any number of.
+    fn count(&mut self, event: &Event, what: &What, times: u64) {
+        let kin = what.kin();
+        self.on_device(event, |d, _| match kin {
+            Some(Kin::Mismatch) => d.mismatches = d.mismatches.saturating_add(times),
+            Some(Kin::Xid(_)) => d.xids = d.xids.saturating_add(times),
+            _ => {}
+        });
     }
 
     fn on_device(&mut self, event: &Event, change: impl FnOnce(&mut DeviceRun, &Event)) {
@@ -550,6 +573,7 @@ impl DeviceRun {
             audited_flop: 0.0,
             flop: 0.0,
             mismatches: 0,
+            xids: 0,
             self_test: None,
             faults: Vec::new(),
             device_clock: true,

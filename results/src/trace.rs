@@ -340,7 +340,7 @@ impl WorkTrace {
             return;
         };
         let first = start_ns / bin_ns;
-        let within = end_ns < (first + 1).saturating_mul(bin_ns);
+        let within = end_ns / bin_ns == first;
         if within && traces.iter().all(|t| t.bin_ns == bin_ns) {
             for (trace, amount) in traces.iter_mut().zip(amounts) {
                 trace.amounts[first as usize] += amount;
@@ -354,7 +354,7 @@ impl WorkTrace {
 
     /// Makes room for a span that ends then.
     fn reach(&mut self, end_ns: u64) {
-        while end_ns >= self.bin_ns.saturating_mul(self.most as u64) {
+        while end_ns / self.bin_ns >= self.most as u64 {
             let joined = self.amounts.chunks(2).map(|pair| pair.iter().sum());
             self.amounts = joined.collect();
             self.bin_ns = self.bin_ns.saturating_mul(2);
@@ -371,7 +371,7 @@ impl WorkTrace {
         let length = (end_ns - start_ns).max(1) as f64;
         for bin in first..=last {
             let from = start_ns.max(bin * self.bin_ns);
-            let to = end_ns.min((bin + 1) * self.bin_ns);
+            let to = end_ns.min((bin + 1).saturating_mul(self.bin_ns));
             let share = if end_ns == start_ns {
                 1.0
             } else {
@@ -402,6 +402,19 @@ mod tests {
         assert!(bins.len() <= 128 && work.amounts.len() <= 128);
         assert_eq!(bins.iter().map(|b| b.count).sum::<u64>(), 10_000);
         assert!((work.amounts.iter().sum::<f64>() - 10_000.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_last_instant_there_is_ends_and_loses_no_work() {
+        for start_ns in [0, u64::MAX - 5, u64::MAX] {
+            let mut work = WorkTrace::new(10).at_most(128);
+            work.push(0, 5, 1.0);
+            work.push(start_ns, u64::MAX, 2.0);
+            assert!(
+                (work.amounts.iter().sum::<f64>() - 3.0).abs() < 1e-6,
+                "{start_ns}"
+            );
+        }
     }
 
     #[test]

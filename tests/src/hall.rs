@@ -359,6 +359,8 @@ impl Hall {
                 fact("feeder", "feeder-1".to_owned()),
             ]);
         }
+        // No more often than its invented sensors are read.
+        plan.sample_period_ns = plan.sample_period_ns.max((self.tick_s * 1e9) as u64);
         plan.schedule.retain(|s| s.duration_ns > 0);
         for segment in &mut plan.schedule {
             if segment.kind == SegmentKind::Phase(usize::from(self.collective_first)) {

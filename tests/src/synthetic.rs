@@ -345,6 +345,9 @@ impl Record {
     }
 
     fn opened(&self) -> Opened {
+        // No more often than its invented sensors are read.
+        let mut plan = self.plan.clone();
+        plan.sample_period_ns = plan.sample_period_ns.max(course::period_ns(self));
         Opened {
             format_version: FORMAT_VERSION,
             run_id: "synthetic".to_owned(),
@@ -356,8 +359,8 @@ impl Record {
                 ..Host::default()
             },
             remark: None,
-            plan_digest: self.plan.digest(),
-            plan: self.plan.clone(),
+            plan_digest: plan.digest(),
+            plan,
         }
     }
 

@@ -17,6 +17,8 @@ mod change;
 mod edge;
 #[path = "criteria/fixture.rs"]
 mod fixture;
+#[path = "criteria/honest.rs"]
+mod honest;
 #[path = "criteria/series.rs"]
 mod series;
 #[path = "criteria/unasked.rs"]

@@ -138,7 +138,7 @@ fn told(standing: &Standing) -> String {
         out += &format!(
             "\n {:?} {} {ops:?}",
             w.group.step_time.get().map(|t| t.points()),
-            w.group.incomplete
+            w.group.untold_steps(true)
         );
         for s in (0..3)
             .flat_map(|t| (0..4).map(move |c| (t, c)))

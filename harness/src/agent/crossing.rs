@@ -11,12 +11,12 @@ use crate::launch::ask;
 use crate::protocol::link::{Cards, Mpi, Said, Span, TRIAL, World};
 use crate::protocol::{self, Beyond, Group};
 use crate::rank::Rank;
-use crate::shell::fleet::own_group;
+use crate::shell::fleet::{LastWords, own_group};
 use hallmark_kernels::collective::CollectiveError;
 use hallmark_kernels::collective::host::Region;
 use hallmark_kernels::work::bucket_layout;
 use hallmark_profiles::workload::StepSpec;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -31,9 +31,6 @@ const ASK: Duration = Duration::from_secs(20);
 /// Longest wait for a bridge to end.
 const END_MS: u64 = 2_000;
 const LOOK: Duration = Duration::from_millis(5);
-/// Bytes of its standard error that are told.
-const STDERR_MAX: usize = 4_096;
-const SHOWN: usize = 300;
 /// What launchers tell MPI by, which must not reach a world of this program's own.
 const OF_LAUNCHERS: [&str; 4] = ["PMI_", "PMIX_", "OMPI_", "PMI2_"];
 
@@ -388,8 +385,7 @@ fn attend(
     generation: &AtomicU32,
     said: &Sender<Said>,
 ) {
-    // Beside its frames: a library that says much would wait for somebody to read it, and all ranks with it.
-    let spoken = std::thread::spawn(move || last_words(stderr));
+    let spoken = LastWords::of(stderr);
     let tell = |outcome| {
         let _ = said.send(Said::Bridge {
             generation: generation.load(Ordering::Acquire),
@@ -405,41 +401,7 @@ fn attend(
             Err(error) => break error.to_string(),
         }
     };
-    let bytes = spoken.join().unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
-    let lines: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .filter(|l| !l.is_empty())
-        .collect();
-    let lines: Vec<char> = lines
-        .join(" | ")
-        .chars()
-        .filter(|c| !c.is_control())
-        .collect();
-    let lines: String = lines[lines.len().saturating_sub(SHOWN)..].iter().collect();
-    tell(Err(match lines.is_empty() {
-        true => why,
-        false => format!("{why}; it said: {lines}"),
-    }));
-}
-
-/// Reads to the end, and gives the last of it.
-fn last_words(mut from: impl Read) -> Vec<u8> {
-    let (mut words, mut bytes) = (Vec::new(), [0; STDERR_MAX]);
-    loop {
-        match from.read(&mut bytes) {
-            Ok(0) => return words,
-            Ok(count) => {
-                words.extend_from_slice(&bytes[..count]);
-                let surplus = words.len().saturating_sub(STDERR_MAX);
-                words.drain(..surplus);
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // What came of it is told, whatever ended it.
-            Err(_) => return words,
-        }
-    }
+    tell(Err(spoken.after(why)));
 }
 
 /// Is the process manager of a bridge until that leaves or ends.

@@ -206,8 +206,14 @@ impl Desk {
         }
     }
 
-    /// Whether a node has not declared a table yet.
-    fn is_new(&self, node: usize, given: &Table) -> Result<bool, String> {
+    /// A node's table as the record has it; `None` where the node has declared it before. It is of no other place than
+    /// the node, whatever place it names.
+    fn declared(&self, node: usize, mut given: Table) -> Result<Option<Table>, String> {
+        let name = self.hall().name(node);
+        let number = tables::number(node, given.id);
+        given.id = number.ok_or_else(|| format!("node `{name}` numbers a table {}", given.id))?;
+        given.name = tables::name(node, &name, &given.name);
+        given.place = name;
         let tables = &mut self.places()[node].tables;
         let known = tables.insert(given.id, given.clone());
         if tables.len() > sensed::TABLES_MAX {
@@ -217,9 +223,9 @@ impl Desk {
             ));
         }
         match known {
-            None => Ok(true),
+            None => Ok(Some(given)),
             // An agent that was started once more goes on with it.
-            Some(known) if known == *given => Ok(false),
+            Some(known) if known == given => Ok(None),
             Some(_) => Err(format!("table {} is another than it was", given.name)),
         }
     }
@@ -227,10 +233,7 @@ impl Desk {
     /// A report as the run takes it; refused where it is not about the node's own devices.
     fn input(&self, node: usize, log: u64, report: Report) -> Result<Option<Input>, String> {
         let own = self.places()[node].devices.clone();
-        let name = || match self.hall().claim(node) {
-            Some(claim) => claim.node.clone(),
-            None => String::new(),
-        };
+        let name = || self.hall().name(node);
         let known = |device: Option<u32>| match device {
             Some(device) if !own.contains(&device) => Err(format!(
                 "node `{}` reports of device {device}, and has {} to {}",
@@ -260,13 +263,11 @@ impl Desk {
                 sensed::cut(&mut why);
                 Input::Gone(device, why)
             }
-            Said::Table(mut given) => {
+            Said::Table(given) => {
                 known(given.device)?;
-                given.id = table(given.id)?;
-                given.name = tables::name(node, &name(), &given.name);
-                match self.is_new(node, &given)? {
-                    true => Input::Table(given),
-                    false => return Ok(None),
+                match self.declared(node, given)? {
+                    Some(table) => Input::Table(table),
+                    None => return Ok(None),
                 }
             }
             Said::Samples(mut samples) => {

@@ -398,6 +398,12 @@ impl Hall {
         Ok(true)
     }
 
+    /// The latest link of a node, and how many of its reports were taken.
+    #[cfg(test)]
+    pub fn seen(&self, node: usize) -> (u64, u64) {
+        (self.nodes[node].link, self.nodes[node].taken)
+    }
+
     /// Notes that reports up to `number` of this log are on disk.
     pub fn keep(&mut self, node: usize, log: u64, number: u64) {
         let node = &mut self.nodes[node];
@@ -469,6 +475,12 @@ impl Hall {
     /// What the node said when it joined.
     pub fn claim(&self, node: usize) -> Option<&Claim> {
         self.nodes[node].claim.as_ref()
+    }
+
+    /// The node's name; empty before it joined.
+    pub fn name(&self, node: usize) -> String {
+        let claim = self.nodes[node].claim.as_ref();
+        claim.map_or_else(String::new, |c| c.node.clone())
     }
 
     /// The session that the node has to show.

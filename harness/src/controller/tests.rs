@@ -286,17 +286,44 @@ fn no_report_overtakes_one_that_waits_for_room_where_the_link_breaks_meanwhile()
         let said = Said::Event { what, device: None };
         peer.desk.say(said).unwrap();
     }
-    // Until the inbox is full and one waits before it, over a link that is then gone.
-    clock::sleep(3 * SECOND);
+    let until = |ready: &dyn Fn(u64, u64) -> bool| {
+        let came = (0..1_500).any(|_| {
+            clock::sleep(LOOK);
+            let (link, taken) = controller.desk.hall().seen(0);
+            ready(link, taken)
+        });
+        assert!(came, "{:?}", controller.desk.hall().seen(0));
+    };
+    // The inbox is full and one waits before it, over a link that is then gone.
+    until(&|_, taken| taken > inbox::INPUTS_MAX as u64);
     for _ in 0..2 {
+        let (before, _) = controller.desk.hall().seen(0);
         wire.cut.store(true, Ordering::Relaxed);
+        // Longer than the wire takes to notice.
         clock::sleep(SECOND / 3);
         wire.cut.store(false, Ordering::Relaxed);
-        clock::sleep(SECOND);
+        until(&|link, _| link > before);
     }
     for number in 1..=reports {
         let input = inbox.recv_timeout(30 * SECOND).unwrap();
         assert!(matches!(input, Input::From(origin, _) if origin.number == number));
+    }
+}
+
+#[test]
+fn a_node_s_table_is_of_that_node_whatever_place_it_names() {
+    let (controller, inbox) = controller();
+    let peer = dial(invitation(&controller, 0));
+    peer.joined();
+    let mut meter = tables::clock(0, "R", 60_000_000_000);
+    meter.id = 7;
+    peer.desk.say(Said::Table(meter)).unwrap();
+    match inbox.recv_timeout(30 * SECOND).unwrap() {
+        Input::From(_, input) => match *input {
+            Input::Table(table) => assert_eq!(table.place, "n1"),
+            other => panic!("{other:?}"),
+        },
+        other => panic!("{other:?}"),
     }
 }
 

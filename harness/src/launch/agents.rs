@@ -17,8 +17,8 @@ use std::time::Duration;
 
 /// Between two looks at whether an agent has ended.
 const LOOK: Duration = Duration::from_millis(20);
-/// Looks at whether what was killed has ended: a second.
-const KILLED_LOOKS: u32 = 50;
+/// Longest wait for the end of what was killed.
+const KILLED: Duration = Duration::from_secs(1);
 /// What an agent and the program that leads to it say on standard error.
 const SAID: &str = "agent.log";
 /// Of which this much is looked at for the last line, B, and so many characters of that are told.
@@ -147,6 +147,23 @@ fn spawn(command: &mut Command, invitation: &Invitation, folder: &Path) -> std::
     Ok(child)
 }
 
+impl Agents {
+    /// Whether all have ended, waited for as long as that.
+    fn are_gone(&mut self, patience: Duration) -> bool {
+        let looks = patience.as_millis() / LOOK.as_millis();
+        for look in 0..=looks {
+            self.ended();
+            if self.agents.iter().all(|a| a.child.is_none()) {
+                return true;
+            }
+            if look < looks {
+                crate::clock::sleep(LOOK);
+            }
+        }
+        false
+    }
+}
+
 impl Launched for Agents {
     fn ended(&mut self) -> Vec<(usize, String)> {
         let mut ended = Vec::new();
@@ -169,28 +186,15 @@ impl Launched for Agents {
     }
 
     fn end(&mut self, patience: Duration) -> bool {
-        let looks = patience.as_millis() / LOOK.as_millis();
-        for look in 0..=looks {
-            self.ended();
-            if self.agents.iter().all(|a| a.child.is_none()) {
-                return true;
-            }
-            if look < looks {
-                crate::clock::sleep(LOOK);
-            }
+        if self.are_gone(patience) {
+            return true;
         }
         for child in self.agents.iter_mut().filter_map(|a| a.child.as_mut()) {
             // Its workers are killed by the kernel as soon as it is gone.
             let _ = child.kill();
         }
         // One that a driver holds is gone when that lets go of it; the record is not to wait for it.
-        for _ in 0..KILLED_LOOKS {
-            self.ended();
-            if self.agents.iter().all(|a| a.child.is_none()) {
-                break;
-            }
-            crate::clock::sleep(LOOK);
-        }
+        self.are_gone(KILLED);
         self.agents.clear();
         false
     }

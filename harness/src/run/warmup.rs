@@ -54,7 +54,7 @@ impl WarmUp {
         if self.bins.len() <= last as usize {
             self.bins.resize(last as usize + 1, 0.0);
         }
-        let length = (end_ns - start_ns).max(1) as f64;
+        let length = end_ns.saturating_sub(start_ns).max(1) as f64;
         for bin in first..=last {
             let begin = from.max(bin * self.bin_ns);
             let end = to.min((bin + 1) * self.bin_ns);

@@ -316,9 +316,7 @@ fn attend(device: u32, mut child: Child, inputs: Inlet) -> Result<Process, std::
     let pid = child.id();
     let child = Arc::new(Mutex::new(child));
     let shared = Arc::clone(&child);
-    let said = Arc::new(Mutex::new(Tail::default()));
-    let heard = Arc::clone(&said);
-    let listener = std::thread::spawn(move || listen(stderr, &heard));
+    let said = LastWords::of(stderr);
     let reader = std::thread::spawn(move || {
         let why = loop {
             match protocol::receive::<FromWorker>(&mut stdout) {
@@ -342,18 +340,8 @@ fn attend(device: u32, mut child: Child, inputs: Inlet) -> Result<Process, std::
                 "the worker closed its pipes, but its process {pid} does not end; a driver call may hold it in the kernel"
             ),
         };
-        for _ in 0..LAST_WORDS {
-            if listener.is_finished() {
-                break;
-            }
-            crate::clock::sleep(LOOK);
-        }
-        let mut text = why.map_or_else(|| status.clone(), |w| format!("{w}; {status}"));
-        let said = lock(&said).text();
-        if !said.is_empty() {
-            text = format!("{text}; it said: {said}");
-        }
-        let _ = inputs.send(Input::Gone(device, text));
+        let text = why.map_or_else(|| status.clone(), |w| format!("{w}; {status}"));
+        let _ = inputs.send(Input::Gone(device, said.after(text)));
     });
     Ok(Process {
         pid,
@@ -374,6 +362,36 @@ fn reap(child: &Mutex<Child>, looks: u32) -> Option<std::io::Result<ExitStatus>>
         }
     }
     None
+}
+
+/// What a process says on its standard error, read beside all else: one that says much would wait for its reader.
+pub struct LastWords {
+    tail: Arc<Mutex<Tail>>,
+    listener: JoinHandle<()>,
+}
+
+impl LastWords {
+    pub fn of(from: impl Read + Send + 'static) -> Self {
+        let tail = Arc::new(Mutex::new(Tail::default()));
+        let heard = Arc::clone(&tail);
+        let listener = std::thread::spawn(move || listen(from, &heard));
+        Self { tail, listener }
+    }
+
+    /// How it ended, with what it said at last; waited for a moment, since what it has started may hold its standard
+    /// error for ever.
+    pub fn after(self, how: String) -> String {
+        for _ in 0..LAST_WORDS {
+            if self.listener.is_finished() {
+                break;
+            }
+            crate::clock::sleep(LOOK);
+        }
+        match lock(&self.tail).text() {
+            said if said.is_empty() => how,
+            said => format!("{how}; it said: {said}"),
+        }
+    }
 }
 
 /// The last lines of a text without end, each cut to a length that a record can hold.
@@ -408,6 +426,9 @@ impl Tail {
             .collect();
         self.line.clear();
         self.begun = false;
+        if text.trim().is_empty() {
+            return;
+        }
         if self.lines.len() == STDERR_LINES {
             self.lines.pop_front();
         }
@@ -446,7 +467,7 @@ mod tests {
     #[test]
     fn the_last_lines_are_kept_without_control_characters() {
         let mut tail = Tail::default();
-        tail.push(b"one\ntwo\nth");
+        tail.push(b"one\n\ntwo\n \nth");
         tail.push("r\u{7}ee\nfour\nf\u{fc}nf".as_bytes());
         assert_eq!(tail.text(), "two | three | four | f\u{fc}nf");
     }

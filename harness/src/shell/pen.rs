@@ -284,6 +284,15 @@ mod tests {
     use hallmark_results::frame::{ClockState, Closed, Ending, Samples};
     use hallmark_results::store::journal::JournalReader;
 
+    fn until(ready: impl Fn() -> bool) {
+        let looks = 20 * SYNC.as_millis() / 20;
+        let came = (0..looks).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            ready()
+        });
+        assert!(came, "it did not come to the disk");
+    }
+
     #[test]
     fn what_was_refused_while_the_disk_hung_is_never_durable_and_the_run_is_told() {
         let folder = tempfile::tempdir().unwrap();
@@ -303,9 +312,7 @@ mod tests {
             matches!(&told, Input::JournalFailed(why) if why.starts_with("1 frames were refused")),
             "{told:?}"
         );
-        while pen.depth.synced.load(Ordering::Acquire) == 0 {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until(|| pen.depth.synced.load(Ordering::Acquire) > 0);
         assert_eq!(
             (pen.handed(), pen.durable()),
             (2, 0),
@@ -340,9 +347,7 @@ mod tests {
             "{told:?}"
         );
         // One that is set aside is settled in its turn.
-        while pen.durable() < 3 {
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until(|| pen.durable() == 3);
         let written = pen.finish(SYNC * 10).unwrap();
         assert_eq!(written.lost, 1, "it is counted");
         drop(written);

@@ -423,7 +423,7 @@ fn last_rows(run: &mut Run, hands: &mut Hands, inbox: &Receiver<Input>, clock: R
     hands.turn(run, &mut origins, clock.now_ns());
     let now = clock.now_ns();
     for detail in hands.fleet.lost() {
-        let kind = FaultKind::Silent;
+        let kind = FaultKind::Journal;
         let what = What::Fault { kind, detail };
         let outputs = run.handle(Input::Event(what, None), now);
         hands.carry_out(outputs, run, now);

@@ -156,15 +156,15 @@ impl<'a> Hall<'a> {
         rows
     }
 
-    /// Meters that are no device's.
+    /// Meters that are no device's, each of all that its place has.
     pub fn meters(&self, metric: Metric) -> Vec<Meter> {
         let of = |(run, column): (&'a TableRun, usize)| Meter {
             place: self.groups.of_meter(&run.table.place),
             row: self.row(&run.traces[column]),
         };
-        let meters = self
-            .columns(metric)
-            .filter(|(run, _)| run.table.device.is_none());
+        let meters = self.columns(metric).filter(|(run, column)| {
+            run.table.device.is_none() && !run.table.series[*column].is_of_a_part()
+        });
         meters.map(of).collect()
     }
 

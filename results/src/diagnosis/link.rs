@@ -5,7 +5,7 @@
 //! processors sum in its memory, and how long that takes is its scheduler's doing.
 
 use super::departure::{Measure, Rule, step_of};
-use super::place::Place;
+use super::place::{Level, Place};
 use super::signs::{Signs, moved};
 use super::{Cause, Diagnosis, Sign};
 use crate::plan::SegmentKind;
@@ -13,6 +13,7 @@ use crate::standing::TableRun;
 use crate::standing::window::Gathered;
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::Unit;
+use std::collections::BTreeMap;
 
 /// An all-reduce that takes longer by this share from one instant on.
 const SLOWER: f64 = 0.1;
@@ -46,7 +47,7 @@ pub fn all(signs: &Signs) -> Vec<Diagnosis> {
 
 /// Growth of a counter over the run, by device or by the place of its table.
 fn grown(signs: &Signs, metric: Metric) -> Vec<(Place, f64)> {
-    let mut found: Vec<(Place, f64)> = Vec::new();
+    let mut found: BTreeMap<(Level, String), (Place, f64)> = BTreeMap::new();
     for run in signs.hall.standing.tables() {
         let place = match run.table.device {
             Some(device) => signs.hall.groups.gpu(device as usize),
@@ -57,13 +58,13 @@ fn grown(signs: &Signs, metric: Metric) -> Vec<(Place, f64)> {
             .filter(|(s, _)| s.metric == metric)
             .map(|(_, w)| w.growth)
             .sum();
-        match found.iter_mut().find(|(p, _)| *p == place) {
-            Some((_, sum)) => *sum += growth,
-            None => found.push((place, growth)),
+        if growth > 0.0 {
+            let sum = found.entry((place.level, place.name.clone()));
+            sum.or_insert((place, 0.0)).1 += growth;
         }
     }
-    found.retain(|(_, growth)| *growth >= 1.0);
-    found
+    let grown = found.into_values();
+    grown.filter(|(_, growth)| *growth >= 1.0).collect()
 }
 
 fn flaps(signs: &Signs) -> Vec<Diagnosis> {

@@ -110,6 +110,7 @@ struct Loss {
 
 fn losses(standing: &Standing) -> Vec<Loss> {
     let mut found = Vec::new();
+    let errors = xids(standing);
     for (device, run) in standing.devices().iter().enumerate() {
         let own = run.faults.iter().filter(|e| {
             let kinds = [
@@ -120,12 +121,11 @@ fn losses(standing: &Standing) -> Vec<Loss> {
             ];
             faults(e).is_some_and(|(k, _)| kinds.contains(&k))
         });
-        let bus = xids(standing, device)
-            .into_iter()
-            .find(|x| x.1 == OFF_THE_BUS);
+        let bus = errors.get(&device).into_iter().flatten();
+        let bus = bus.filter(|x| x.1 == OFF_THE_BUS).min();
         let bus = bus.map(|(at_ns, code)| Loss {
             device,
-            at_ns,
+            at_ns: *at_ns,
             with_agent: false,
             told: format!("Xid {code}"),
         });
@@ -148,6 +148,7 @@ fn losses(standing: &Standing) -> Vec<Loss> {
 fn lost(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
     let mut found = Vec::new();
     let all = losses(standing);
+    let errors = xids(standing);
     for wave in all.chunk_by(|a, b| b.at_ns - a.at_ns <= TOGETHER_NS) {
         let devices: Vec<usize> = wave.iter().map(|l| l.device).collect();
         for place in groups.explain(&devices, |_| true, &WIRED) {
@@ -162,10 +163,8 @@ fn lost(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
             if place.level == Level::Gpu && ended.is_none() {
                 let mut evidence = vec![Sign::new(Metric::Failures, told)];
                 let device = place.devices[0] as usize;
-                let codes = xids(standing, device);
-                let codes = codes
-                    .iter()
-                    .map(|(_, c)| Sign::new(Metric::Xid, format!("Xid {c}")));
+                let codes = errors.get(&device).into_iter().flatten();
+                let codes = codes.map(|(_, c)| Sign::new(Metric::Xid, format!("Xid {c}")));
                 evidence.extend(codes);
                 evidence.dedup_by(|a, b| a.what == b.what);
                 let one = Diagnosis::new(Cause::DeviceLost, place, 0.0, (0, 0), evidence);

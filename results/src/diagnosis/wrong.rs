@@ -10,6 +10,7 @@ use crate::stats::interval::Events;
 use crate::stats::outlier::median;
 use crate::verdict::CONFIDENCE;
 use hallmark_profiles::metric::Metric;
+use std::collections::BTreeMap;
 
 /// How a wrong sum of an all-reduce is told by the kernels.
 const OF_REDUCE: &str = "all-reduce of bucket";
@@ -34,43 +35,54 @@ pub fn all(standing: &Standing) -> Vec<Diagnosis> {
 /// One telling of wrong results: when, and how many.
 type Told = (u64, u64);
 
-fn told(standing: &Standing, device: usize, reduce: bool) -> Vec<Told> {
-    let own = |e: &&Event| e.device == Some(device as u32);
+/// By device: wrong matmuls, or wrong sums of all-reduces.
+fn told(standing: &Standing, reduce: bool) -> BTreeMap<usize, Vec<Told>> {
     let of = |detail: &str| detail.starts_with(OF_REDUCE) == reduce;
-    let events = standing.events().iter().filter(own);
-    events
-        .filter_map(|e| match &e.what {
-            What::Mismatch { detail } if of(detail) => Some((e.at_ns, 1)),
-            What::More { latest, count, .. } => match &**latest {
-                What::Mismatch { detail } if of(detail) => Some((e.at_ns, *count)),
-                _ => None,
-            },
+    let one = |e: &Event| {
+        let (what, count) = match &e.what {
+            What::More { latest, count, .. } => (&**latest, *count),
+            what => (what, 1),
+        };
+        match (e.device, what) {
+            (Some(device), What::Mismatch { detail }) if of(detail) => {
+                Some((device as usize, (e.at_ns, count)))
+            }
             _ => None,
-        })
-        .collect()
+        }
+    };
+    by_device(standing.events().iter().filter_map(one))
+}
+
+fn by_device<T>(all: impl Iterator<Item = (usize, T)>) -> BTreeMap<usize, Vec<T>> {
+    let mut found: BTreeMap<usize, Vec<T>> = BTreeMap::new();
+    for (device, one) in all {
+        found.entry(device).or_default().push(one);
+    }
+    found
+}
+
+fn together(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }
 
 fn results(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
-    let devices = standing.devices().len();
-    let mut found = Vec::new();
-    let mut reducing = Vec::new();
-    for device in 0..devices {
-        let matmuls = told(standing, device, false);
-        if !matmuls.is_empty() {
-            found.push(matmul(standing, groups, device, &matmuls));
-        }
-        let sums = told(standing, device, true);
-        if let Some(first) = sums.first() {
-            reducing.push((device, first.0, sums.iter().map(|t| t.1).sum::<u64>()));
-        }
-    }
+    let matmuls = told(standing, false).into_iter();
+    let mut found: Vec<Diagnosis> = matmuls
+        .map(|(device, matmuls)| matmul(standing, groups, device, &matmuls))
+        .collect();
+    let sums = told(standing, true).into_iter();
+    let summed = sums.filter_map(|(device, sums)| {
+        let first = sums.first()?.0;
+        Some((device, first, together(sums.iter().map(|t| t.1))))
+    });
+    let reducing: Vec<(usize, u64, u64)> = summed.collect();
     let affected: Vec<usize> = reducing.iter().map(|r| r.0).collect();
     for place in groups.explain(&affected, |_| true, &[]) {
         let own = reducing
             .iter()
             .filter(|r| place.devices.contains(&(r.0 as u32)));
         let onset_ns = own.clone().map(|r| r.1).min();
-        let count: u64 = own.map(|r| r.2).sum();
+        let count = together(own.map(|r| r.2));
         let evidence = vec![Sign::new(
             Metric::AuditErrors,
             format!("{count} reduced sums were wrong"),
@@ -82,7 +94,7 @@ fn results(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
 }
 
 fn matmul(standing: &Standing, groups: &Groups, device: usize, told: &[Told]) -> Diagnosis {
-    let count: u64 = told.iter().map(|t| t.1).sum();
+    let count = together(told.iter().map(|t| t.1));
     let run = &standing.devices()[device];
     let rate = Events::new(count, run.audited_flop).and_then(|e| e.interval(CONFIDENCE));
     let what = match rate {
@@ -162,6 +174,7 @@ fn memory(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
     let corrected = growth(Metric::EccCorrected);
     let remapped = growth(Metric::RowRemap);
     let usual = median(&corrected).unwrap_or(0.0);
+    let mut errors = xids(standing);
     let mut found = Vec::new();
     for device in 0..devices {
         let mut evidence = Vec::new();
@@ -181,7 +194,7 @@ fn memory(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
                 "corrected ECC errors",
             );
         }
-        let mut codes: Vec<(u64, u64)> = xids(standing, device);
+        let mut codes = errors.remove(&device).unwrap_or_default();
         codes.retain(|(_, code)| MEMORY_XIDS.contains(code));
         for (_, code) in &codes {
             evidence.push(Sign::new(Metric::Xid, format!("Xid {code}")));
@@ -197,17 +210,17 @@ fn memory(standing: &Standing, groups: &Groups) -> Vec<Diagnosis> {
     found
 }
 
-/// Time and code of each of a device's Xids.
-pub fn xids(standing: &Standing, device: usize) -> Vec<(u64, u64)> {
-    let own = |e: &&Event| e.device == Some(device as u32);
-    let events = standing.events().iter().filter(own);
-    let code = |e: &Event| match &e.what {
-        What::Xid { code, .. } => Some((e.at_ns, *code)),
-        What::More { latest, .. } => match &**latest {
-            What::Xid { code, .. } => Some((e.at_ns, *code)),
+/// By device, time and code of each of its Xids.
+pub fn xids(standing: &Standing) -> BTreeMap<usize, Vec<(u64, u64)>> {
+    let one = |e: &Event| {
+        let what = match &e.what {
+            What::More { latest, .. } => latest,
+            what => what,
+        };
+        match (e.device, what) {
+            (Some(device), What::Xid { code, .. }) => Some((device as usize, (e.at_ns, *code))),
             _ => None,
-        },
-        _ => None,
+        }
     };
-    events.filter_map(code).collect()
+    by_device(standing.events().iter().filter_map(one))
 }

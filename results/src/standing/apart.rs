@@ -10,6 +10,7 @@ use crate::stats::finite::{self, Finite};
 use crate::stats::reading::{Echo, Held};
 use crate::trace::{Trace, bins_of};
 use hallmark_profiles::metric::Metric;
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::OnceLock;
 
@@ -58,6 +59,7 @@ impl TableRun {
         window: Option<&mut Window>,
     ) {
         let kind = self.table.series[column].kind;
+        let values = &*readings(kind, values);
         self.latest[column] = values.last().copied().unwrap_or(f64::NAN);
         let before = self.whole[column].last();
         let first_ns = self.first_ns.unwrap_or(0);
@@ -102,6 +104,15 @@ impl TableRun {
         }
         self.valued_ns[column] = self.whole[column].last().map(|(at, _)| at);
     }
+}
+
+/// No counter counts below nothing: such a reading is none, or what was counted before would be taken back.
+fn readings(kind: SeriesKind, values: &[f64]) -> Cow<'_, [f64]> {
+    if kind != SeriesKind::Counter || values.iter().all(|v| v.is_nan() || *v >= 0.0) {
+        return Cow::Borrowed(values);
+    }
+    let read = |v: &f64| if *v < 0.0 { f64::NAN } else { *v };
+    Cow::Owned(values.iter().map(read).collect())
 }
 
 /// Powers are noisy enough that none of their stretches comes again by itself.

@@ -78,8 +78,8 @@ pub struct GroupWindow {
     cursors: Vec<(u64, u32)>,
     /// Operations that were given up, and those that ranks told of otherwise than others.
     spoilt_ops: u64,
-    /// Steps that some rank never reported.
-    pub incomplete: u64,
+    /// Steps that were given up, since some rank did not report them.
+    incomplete: u64,
 }
 
 struct OpenStep {
@@ -364,6 +364,13 @@ impl GroupWindow {
     pub fn untold_ops(&self, ended: bool) -> u64 {
         let open = if ended { self.open_ops.len() } else { 0 };
         self.spoilt_ops.saturating_add(open as u64)
+    }
+
+    /// Steps that are in no figure of the group, since not every rank told of them; of a window that has ended also those
+    /// that are open.
+    pub fn untold_steps(&self, ended: bool) -> u64 {
+        let open = if ended { self.open.len() } else { 0 };
+        self.incomplete.saturating_add(open as u64)
     }
 
     /// All ranks report the same operation; it is one, as long as from the first start to the last end.

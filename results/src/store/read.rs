@@ -15,7 +15,7 @@ use super::shape::Shape;
 use super::{COMPANIONS, tables};
 use crate::frame::{Closed, Event, Frame, Opened, Samples, Steps, Table};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -118,9 +118,10 @@ impl Record {
     }
 
     pub(super) fn rows(&self) -> Rows {
+        let files = self.manifest.files.iter();
         Rows {
             dir: self.dir.clone(),
-            files: self.manifest.files.clone(),
+            files: files.map(|f| (f.name.clone(), f.clone())).collect(),
             tables: self.story.tables.clone(),
         }
     }
@@ -187,12 +188,13 @@ impl Record {
 }
 
 fn no_foreign_file(dir: &Path, manifest: &Manifest) -> Result<(), StoreError> {
+    let parts: BTreeSet<&str> = manifest.files.iter().map(|f| f.name.as_str()).collect();
     let listed = std::fs::read_dir(dir).map_err(|e| StoreError::io(dir, Operation::Read, e))?;
     for entry in listed {
         let entry = entry.map_err(|e| StoreError::io(dir, Operation::Read, e))?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let part = manifest.files.iter().any(|f| f.name == name);
+        let part = parts.contains(&*name);
         // The journal is left where sealing was killed at its last step; its content is in the record.
         let own = part || [SEAL, MANIFEST, JOURNAL].contains(&&*name);
         if !own && !COMPANIONS.iter().any(|c| name.starts_with(c)) {
@@ -238,7 +240,8 @@ fn verify_all(dir: &Path, files: &[FileEntry]) -> Result<(), StoreError> {
 /// What whoever decodes rows needs.
 pub(super) struct Rows {
     dir: PathBuf,
-    files: Vec<FileEntry>,
+    /// By name.
+    files: BTreeMap<String, FileEntry>,
     tables: Vec<Table>,
 }
 
@@ -286,7 +289,7 @@ impl Rows {
             (TRIALS, tables::trial_specs(), tables::each_trials),
         ];
         for (name, specs, show) in sheets {
-            if name == TRIALS && !self.files.iter().any(|f| f.name == name) {
+            if name == TRIALS && !self.files.contains_key(name) {
                 continue;
             }
             self.sheet(name, specs, |columns, rows| {
@@ -317,7 +320,7 @@ impl Rows {
         specs: Vec<Spec>,
         mut take: impl FnMut(Vec<Column>, usize) -> bool,
     ) -> Result<(), StoreError> {
-        let entry = self.files.iter().find(|f| f.name == name);
+        let entry = self.files.get(name);
         let entry = entry.ok_or_else(|| {
             StoreError::format(&self.dir.join(MANIFEST), format!("`{name}` is not listed"))
         })?;

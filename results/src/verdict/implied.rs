@@ -102,9 +102,7 @@ pub fn doubts(standing: &Standing) -> Vec<String> {
             What::Fault {
                 kind: FaultKind::Journal,
                 detail,
-            } => doubts.push(format!(
-                "the disk refused the journal for a while: {detail}"
-            )),
+            } => doubts.push(format!("not all that was told is in this record: {detail}")),
             What::Stop { why } if !stopped_by(standing, why) => {
                 doubts.push(format!("the run was told to stop: {why}"));
             }
@@ -115,6 +113,8 @@ pub fn doubts(standing: &Standing) -> Vec<String> {
             _ => {}
         }
     }
+    doubts.extend(settings::changed(standing));
+    doubts.extend(corrupted(standing));
     doubts.extend(unsteady(standing));
     doubts.extend(untested(standing));
     if resumes > 1 {
@@ -145,6 +145,25 @@ fn another_library(
         let (id, library) = (&device.id, key.trim_start_matches(LIBRARY));
         format!("{id} was begun with {library} {begun} and went on with {value}")
     })
+}
+
+/// Pairs of nodes between which floats came otherwise than they were sent: the network under all else corrupts what it carries.
+fn corrupted(standing: &Standing) -> Option<String> {
+    let told = standing.events().iter().filter_map(|e| match &e.what {
+        What::Pairs { rows } => Some(rows),
+        _ => None,
+    });
+    let mut wrong = told.flatten().filter(|row| row.wrong > 0);
+    let first = wrong.next()?;
+    let [one, other] = &first.nodes;
+    let more = match wrong.count() {
+        0 => String::new(),
+        more => format!(", and so in {more} more measurements of pairs"),
+    };
+    Some(format!(
+        "{} floats came otherwise than they were sent between {one} and {other}{more}",
+        first.wrong
+    ))
 }
 
 /// Devices whose free memory was not tested, though the profile asks for it.

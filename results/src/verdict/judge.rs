@@ -19,7 +19,7 @@ use crate::stats::multiplicity::holm;
 use hallmark_profiles::criterion::{Criterion, Reference, Scope, Side, Statistic};
 use hallmark_profiles::metric::Metric;
 use hallmark_profiles::units::Unit;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Metrics of the run as a whole, which need no particular phase to have begun.
 pub(super) const RUN_WIDE: [Metric; 9] = [
@@ -465,7 +465,7 @@ fn absent_metrics(standing: &Standing) -> Vec<String> {
     let absent = |metric: &Metric| {
         let tables = standing.tables().iter().map(|t| &t.table);
         let giving = tables.filter(|t| t.series.iter().any(|s| s.metric == *metric));
-        let owners: Vec<Option<u32>> = giving.map(|t| t.device).collect();
+        let owners: BTreeSet<Option<u32>> = giving.map(|t| t.device).collect();
         if owners.is_empty() {
             return Some(metric.to_string());
         }

@@ -70,6 +70,23 @@ const OF_ALL_RANKS: [Metric; 3] = [
     Metric::AllreduceLatency,
 ];
 
+/// What is known of those steps alone of which each rank told.
+fn is_of_steps(criterion: &Criterion) -> bool {
+    match criterion.metric {
+        Metric::StepTime => criterion.scope != Scope::Gpu,
+        Metric::StepSkew | Metric::ExposedComm | Metric::ScalingEfficiency => true,
+        _ => false,
+    }
+}
+
+/// Other faults have gates of their own, or leave evidence out.
+const fn is_failure(kind: FaultKind) -> bool {
+    !matches!(
+        kind,
+        FaultKind::Missing | FaultKind::Sensor | FaultKind::Journal
+    )
+}
+
 fn missing<'a>(place: impl Into<String>, why: impl Into<String>) -> Sight<'a> {
     Sight::new(place, None, Evidence::Missing(why.into()))
 }
@@ -102,9 +119,16 @@ impl<'a> Scene<'a> {
             limits::compare(self.standing, &mut sights);
         }
         let oddities = self.standing.oddities();
-        let untold = match self.window.coupled() && OF_ALL_RANKS.contains(&criterion.metric) {
-            true => self.window.group.untold_ops(self.window.end_ns.is_some()),
-            false => 0,
+        let ended = self.window.end_ns.is_some();
+        let (untold, what) = match self.window.coupled() {
+            true if OF_ALL_RANKS.contains(&criterion.metric) => {
+                (self.window.group.untold_ops(ended), "all-reduces")
+            }
+            // Of a rank that failed, its fault is the reason, and decides.
+            true if is_of_steps(criterion) && !self.has_failed() => {
+                (self.window.group.untold_steps(ended), "steps")
+            }
+            _ => (0, ""),
         };
         let why = if self.length() == 0 && !RUN_WIDE.contains(&criterion.metric) {
             Some("the phase has no length".to_owned())
@@ -114,9 +138,7 @@ impl<'a> Scene<'a> {
             ))
         } else if untold > 0 {
             // They need not be like the others: a slow one may be left out on purpose.
-            Some(format!(
-                "{untold} all-reduces were not told by every rank alike"
-            ))
+            Some(format!("{untold} {what} were not told by every rank alike"))
         } else {
             None
         };
@@ -177,18 +199,18 @@ impl<'a> Scene<'a> {
             }),
             Metric::Inventory if criterion.scope == Scope::Gpu => self.settings(),
             Metric::Inventory => self.faults(|k| k == FaultKind::Missing),
-            Metric::Failures => self.faults(|k| {
-                !matches!(
-                    k,
-                    FaultKind::Missing | FaultKind::Sensor | FaultKind::Journal
-                )
-            }),
+            Metric::Failures => self.faults(is_failure),
             Metric::TelemetryCoverage => self.coverage(),
             Metric::TelemetryGap => self.gaps(),
             Metric::FlopPerJoule => self.flop_per_joule(criterion.scope),
             Metric::ClockOffset => self.clocks(),
             _ => self.series(criterion),
         }
+    }
+
+    fn has_failed(&self) -> bool {
+        let mut faults = self.standing.devices().iter().flat_map(|d| &d.faults);
+        faults.any(|e| matches!(e.what, What::Fault { kind, .. } if is_failure(kind)))
     }
 
     fn length(&self) -> u64 {
@@ -262,7 +284,8 @@ impl<'a> Scene<'a> {
                 bound(d.mismatches, d.audited_flop, d.audited)
             });
         }
-        let errors = devices.iter().map(|d| d.mismatches).sum();
+        let errors = devices.iter().map(|d| d.mismatches);
+        let errors = errors.fold(0, u64::saturating_add);
         let flop = devices.iter().map(|d| d.audited_flop).sum();
         let audited = devices.iter().map(|d| d.audited).sum();
         vec![Sight::new("site", None, bound(errors, flop, audited))]

@@ -223,7 +223,7 @@ fn at<'a>(record: &'a Record, place: &'a Place) -> impl Iterator<Item = &'a Told
 }
 
 /// Four seconds, or a five-hundredth of the main phase where that is less.
-fn period_ns(record: &Record) -> u64 {
+pub(super) fn period_ns(record: &Record) -> u64 {
     let main = SegmentKind::Phase(record.main);
     let of_main = record.plan.schedule.iter().find(|s| s.kind == main);
     of_main

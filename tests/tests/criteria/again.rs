@@ -113,6 +113,17 @@ fn counters_of_the_whole_run_rest_on_the_time_in_which_somebody_drove_it() {
         if before { f64::NAN } else { 0.0 }
     };
     assert_eq!(ecc(silent), Outcome::Inconclusive);
+    // Nor is a silence the outage's that goes on after it, or that never ends.
+    let late = |m: &Moment| {
+        let after = m.phase == "steady" && (0.5..0.7).contains(&m.progress);
+        if after { f64::NAN } else { 0.0 }
+    };
+    assert_eq!(ecc(late), Outcome::Inconclusive);
+    let gone = |m: &Moment| {
+        let after = m.phase == "steady" && m.progress >= 0.5;
+        if after { f64::NAN } else { 0.0 }
+    };
+    assert_eq!(ecc(gone), Outcome::Inconclusive);
 }
 
 #[test]

@@ -110,7 +110,7 @@ pub fn fault(kind: FaultKind) -> &'static str {
         FaultKind::Device => "device error",
         FaultKind::Collective => "all-reduce failed",
         FaultKind::Sensor => "sensor lost",
-        FaultKind::Journal => "journal not written",
+        FaultKind::Journal => "not recorded",
     }
 }
 

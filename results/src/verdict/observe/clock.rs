@@ -4,9 +4,10 @@
 //! the wrong instant, beside what it did not cause.
 
 use super::super::evidence::Evidence;
+use super::sensors::Channel;
 use super::{Scene, Sight, missing};
 use hallmark_profiles::metric::Metric;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 impl<'a> Scene<'a> {
     /// The run's clock, then that of each node beside it.
@@ -14,16 +15,21 @@ impl<'a> Scene<'a> {
         let opened = self.standing.opened();
         let nodes = opened.plan.devices.iter().map(|d| d.node.as_str());
         let nodes: BTreeSet<&str> = nodes.filter(|n| *n != opened.host.name).collect();
-        let others = nodes.into_iter().map(|node| self.compared(node));
+        let mut told: BTreeMap<&str, Vec<Channel>> = BTreeMap::new();
+        for channel in self.channels(|s| s.metric == Metric::ClockOffset) {
+            let place = channel.run.table.place.as_str();
+            told.entry(place).or_default().push(channel);
+        }
+        let others = nodes.into_iter().map(|node| {
+            let own = told.get(node).map_or(&[][..], Vec::as_slice);
+            self.compared(node, own)
+        });
         std::iter::once(self.clock()).chain(others).collect()
     }
 
     /// How far a node's clock was off the run's at most, by whoever compared it: a node that says the same of itself
     /// takes nothing back.
-    fn compared(&self, node: &'a str) -> Sight<'a> {
-        let all = self.channels(|s| s.metric == Metric::ClockOffset);
-        let own = all.into_iter().filter(|c| c.run.table.place == node);
-        let own: Vec<_> = own.collect();
+    fn compared(&self, node: &'a str, own: &[Channel<'a>]) -> Sight<'a> {
         if own.is_empty() {
             return missing(node, "its clock was not compared with the run's");
         }

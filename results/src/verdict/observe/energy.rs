@@ -2,7 +2,7 @@
 //!
 //! The outermost level of meters that watches every device decides, and it is named: the hall's own before the
 //! feeders', the racks' and the nodes', and those before the devices' sensors. Refuses to add up meters of which one
-//! feeds the other.
+//! feeds the other, and to take what a node's processors draw for what the node draws.
 
 use super::super::evidence::Evidence;
 use super::sensors::channels_in;
@@ -39,18 +39,20 @@ impl<'a> Scene<'a> {
         let flop = |device: usize| self.window.devices[device].flop;
         if scope == Scope::Gpu {
             let one = |(index, device): (usize, &crate::plan::PlannedDevice)| {
-                let own = self.energy(self.standing.tables_of(index as u32));
+                let own = self.energy(self.standing.tables_of(index as u32), |_| true);
                 ratio(&device.id, Some(index as u32), flop(index), own)
             };
             return plan.devices.iter().enumerate().map(one).collect();
         }
-        let host = &self.standing.opened().host.name;
         let mut metered = self.outermost();
         if metered.is_none() && plan.devices.iter().all(|d| d.software) {
-            metered = self.energy(self.at(host));
+            // Of processors, what they draw is what there is to be known.
+            let nodes: BTreeSet<&str> = plan.devices.iter().map(|d| d.node.as_str()).collect();
+            let each = nodes.iter().map(|n| self.energy(self.at(n), |_| true));
+            metered = each.collect::<Option<Vec<_>>>().and_then(together);
         } else if metered.is_none() {
             let each = 0..plan.devices.len() as u32;
-            let each = each.map(|d| self.energy(self.standing.tables_of(d)));
+            let each = each.map(|d| self.energy(self.standing.tables_of(d), |_| true));
             metered = each.collect::<Option<Vec<_>>>().and_then(together);
         }
         let total = (0..plan.devices.len()).map(flop).sum();
@@ -63,7 +65,9 @@ impl<'a> Scene<'a> {
         let plan = &self.standing.opened().plan;
         let host = &self.standing.opened().host.name;
         let groups = Groups::of(&plan.devices);
-        let metered = |s: &Series| matches!(s.metric, Metric::Energy | Metric::PowerDraw);
+        let whole = |s: &Series| !s.is_of_a_part();
+        let metered =
+            |s: &Series| matches!(s.metric, Metric::Energy | Metric::PowerDraw) && whole(s);
         let tables = self.channels(metered).into_iter().map(|c| &c.run.table);
         let outside = tables.filter(|t| t.device.is_none() && t.place != *host);
         let names: BTreeSet<&str> = outside.map(|t| t.place.as_str()).collect();
@@ -74,7 +78,7 @@ impl<'a> Scene<'a> {
             let seen: BTreeSet<u32> = here.iter().flat_map(|(_, p)| p.devices.clone()).collect();
             let all = unknown || seen.len() == plan.devices.len();
             let each = here.iter().filter(|_| all);
-            let each = each.map(|(name, _)| self.energy(self.at(name)));
+            let each = each.map(|(name, _)| self.energy(self.at(name), whole));
             each.collect::<Option<Vec<_>>>().and_then(together)
         })
     }
@@ -85,11 +89,15 @@ impl<'a> Scene<'a> {
         runs.filter(move |r| r.table.device.is_none() && r.table.place == place)
     }
 
-    /// Energy of some sensors.
-    fn energy(&self, of: impl Iterator<Item = &'a TableRun>) -> Option<Metered> {
+    /// Energy of some sensors, of the series that are wanted.
+    fn energy(
+        &self,
+        of: impl Iterator<Item = &'a TableRun>,
+        wanted: impl Fn(&Series) -> bool,
+    ) -> Option<Metered> {
         let runs: Vec<&TableRun> = of.collect();
         let of = |metric: Metric| {
-            let own = channels_in(runs.iter().copied(), |s| s.metric == metric);
+            let own = channels_in(runs.iter().copied(), |s| s.metric == metric && wanted(s));
             // A zone within another (`package-0/core`) is part of it.
             let outer = own.iter().filter(|c| !c.series().label.contains('/'));
             outer.copied().collect::<Vec<_>>()

@@ -5,7 +5,7 @@
 
 use super::super::evidence::Evidence;
 use super::{Scene, Sight, gathered, missing};
-use crate::diagnosis::place::{Groups, Place};
+use crate::diagnosis::place::Groups;
 use crate::diagnosis::{Level, sensor};
 use crate::frame::{Series, SeriesKind, Table};
 use crate::standing::SeriesWindow;
@@ -21,9 +21,12 @@ const COVERAGE_FLOOR: f64 = 0.95;
 /// A gap longer than this, or than so many periods, is a stretch of which nothing is known.
 const GAP_NS: u64 = 5_000_000_000;
 const GAP_PERIODS: u64 = 10;
-/// Who tells of a device cannot say for itself how seldom that need be: its period counts up to so much, or twice the plan's.
+/// More samples of a device than its period leaves room for weigh the moments of their sender's choice.
+const CROWDED: f64 = 1.1;
+const CROWDED_LEAST: f64 = 5.0;
+/// Who tells of a device cannot say for itself how seldom that need be: its period counts up to so much, or the plan's.
 /// A meter of the hall may give a mean each minute.
-const PERIOD_NS: u64 = 10_000_000_000;
+const PERIOD_NS: u64 = 2_000_000_000;
 const METER_PERIOD_NS: u64 = 120_000_000_000;
 /// Samples over the run from which a reading that never changed is a stuck sensor, not a steady device.
 const STUCK_SAMPLES: u64 = 200;
@@ -92,9 +95,10 @@ impl<'a> Scene<'a> {
             level(criterion.scope),
             Groups::of(&self.standing.opened().plan.devices),
         );
+        let at = |c: &Channel, l| !c.series().is_of_a_part() && self.is_at(c, l, &groups);
         let found: Vec<Channel> = all
             .iter()
-            .filter(|c| level.is_none_or(|level| self.is_at(c, level, &groups)))
+            .filter(|c| level.is_none_or(|level| at(c, level)))
             .copied()
             .collect();
         if found.is_empty() {
@@ -102,12 +106,10 @@ impl<'a> Scene<'a> {
             return vec![missing(scope, format!("no sensor gave {metric}"))];
         }
         // A rack, CDU, feeder or node that the plan names and whose meter is not there is a place without evidence.
-        let places: Vec<Place> = found
-            .iter()
-            .map(|c| groups.of_meter(&c.run.table.place))
-            .collect();
+        let places = found.iter().map(|c| groups.of_meter(&c.run.table.place));
+        let places: BTreeSet<(Level, String)> = places.map(|p| (p.level, p.name)).collect();
         let named = groups.all().iter().filter(|g| Some(g.level) == level);
-        let unseen = named.filter(|g| !places.contains(&g.place()));
+        let unseen = named.filter(|g| !places.contains(&(g.level, g.label.clone())));
         let unseen = unseen.map(|g| missing(&g.label, format!("no sensor gave {metric} of it")));
         let counters = found.iter().all(|c| c.series().kind == SeriesKind::Counter);
         if counters && criterion.statistic == Statistic::Total {
@@ -218,7 +220,7 @@ impl<'a> Scene<'a> {
         let (mut value, mut samples) = (0.0, u64::MAX);
         for channel in found {
             let window = self.window_of(channel, whole);
-            value += window.map_or(0.0, |w| w.growth);
+            value += window.map_or(0.0, |w| self.growth(channel, w, whole));
             samples = samples.min(window.map_or(0, |w| w.valid));
             thin = thin.or_else(|| self.thin(channel, whole));
         }
@@ -253,7 +255,7 @@ impl<'a> Scene<'a> {
             _ if own != wanted => {
                 Evidence::Missing(format!("{named} came in {own}, not in {wanted}"))
             }
-            Some(window) => of_series(window, series, criterion.statistic, whole),
+            Some(window) => self.of_series(channel, window, criterion.statistic, whole),
             None => Evidence::Missing(format!("{named} has no valid sample")),
         };
         let place = self.place_of(channel);
@@ -268,6 +270,57 @@ impl<'a> Scene<'a> {
         }
     }
 
+    /// What a series says for a statistic.
+    fn of_series(
+        &self,
+        channel: &Channel<'a>,
+        w: &'a SeriesWindow,
+        statistic: Statistic,
+        whole: bool,
+    ) -> Evidence<'a> {
+        let (series, samples) = (channel.series(), w.valid);
+        let metric = series.metric;
+        match series.kind {
+            SeriesKind::Counter => Evidence::Exact {
+                value: self.growth(channel, w, whole),
+                samples,
+            },
+            SeriesKind::Mask => {
+                Evidence::Missing(format!("{metric} is a mask; judge the time of its reasons"))
+            }
+            // A state over the run, such as failed row remaps: its worst.
+            SeriesKind::Gauge if whole => Evidence::Exact {
+                value: w.extremes.map_or(f64::NAN, |(_, high)| high),
+                samples,
+            },
+            // The total of a share of time is its mean over that time.
+            SeriesKind::Gauge if statistic == Statistic::Total && series.unit == Unit::One => {
+                w.mean_over_time().map_or_else(
+                    || Evidence::Missing(format!("{metric} has no valid sample in this phase")),
+                    |value| Evidence::Exact { value, samples },
+                )
+            }
+            SeriesKind::Gauge => gathered(&w.values, "no valid sample in this phase"),
+        }
+    }
+
+    /// What a counter grew by; of driver errors over the run no fewer than were told one by one, for the first sample of a
+    /// counter is its beginning, and an error may come before it.
+    fn growth(&self, channel: &Channel<'a>, window: &SeriesWindow, whole: bool) -> f64 {
+        let devices = self.standing.devices();
+        let device = channel
+            .run
+            .table
+            .device
+            .and_then(|d| devices.get(d as usize));
+        match device {
+            Some(device) if whole && channel.series().metric == Metric::Xid => {
+                window.growth.max(device.xids as f64)
+            }
+            _ => window.growth,
+        }
+    }
+
     /// Why a series shows too little to pass, if it does.
     pub(super) fn thin(&self, channel: &Channel<'a>, whole: bool) -> Option<String> {
         let series = self.window_of(channel, whole);
@@ -277,6 +330,12 @@ impl<'a> Scene<'a> {
         let valid = series.map_or(0, |w| w.valid);
         if (valid as f64) < COVERAGE_FLOOR * expected {
             return Some(format!("only {valid} of about {expected:.0} samples came"));
+        }
+        let of_device = channel.run.table.device.is_some();
+        if of_device && valid as f64 > CROWDED * expected + CROWDED_LEAST {
+            return Some(format!(
+                "{valid} samples came, where {expected:.0} were due"
+            ));
         }
         let gap = series.map_or(u64::MAX, |w| w.longest_gap_to(start_ns, end_ns));
         if gap > GAP_NS.max(GAP_PERIODS.saturating_mul(period_ns)) {
@@ -294,9 +353,7 @@ impl<'a> Scene<'a> {
             METER_PERIOD_NS
         };
         let of_plan = self.standing.opened().plan.sample_period_ns;
-        table
-            .period_ns
-            .clamp(1, most.max(of_plan.saturating_mul(2)))
+        table.period_ns.clamp(1, most.max(of_plan))
     }
 
     /// The time that is looked at: the window, or all segments of the run.
@@ -399,36 +456,4 @@ fn stuck(channel: &Channel) -> Option<String> {
         let value = human(low, channel.series().unit);
         format!("it read {value} from the start to the end: a stuck sensor?")
     })
-}
-
-fn of_series<'a>(
-    w: &'a SeriesWindow,
-    series: &Series,
-    statistic: Statistic,
-    whole: bool,
-) -> Evidence<'a> {
-    let samples = w.valid;
-    let metric = series.metric;
-    match series.kind {
-        SeriesKind::Counter => Evidence::Exact {
-            value: w.growth,
-            samples,
-        },
-        SeriesKind::Mask => {
-            Evidence::Missing(format!("{metric} is a mask; judge the time of its reasons"))
-        }
-        // A state over the run, such as failed row remaps: its worst.
-        SeriesKind::Gauge if whole => Evidence::Exact {
-            value: w.extremes.map_or(f64::NAN, |(_, high)| high),
-            samples,
-        },
-        // The total of a share of time is its mean over that time.
-        SeriesKind::Gauge if statistic == Statistic::Total && series.unit == Unit::One => {
-            w.mean_over_time().map_or_else(
-                || Evidence::Missing(format!("{metric} has no valid sample in this phase")),
-                |value| Evidence::Exact { value, samples },
-            )
-        }
-        SeriesKind::Gauge => gathered(&w.values, "no valid sample in this phase"),
-    }
 }

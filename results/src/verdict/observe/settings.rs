@@ -38,16 +38,58 @@ type Kind<'a> = (&'a str, &'a str);
 /// How often each value stands among the devices of one kind; a hall has few values and many devices.
 type Counts<'a> = BTreeMap<(&'a str, Kind<'a>), BTreeMap<&'a str, u32>>;
 
-fn found(standing: &Standing) -> Found<'_> {
-    let mut found = Found::new();
-    for event in standing.events() {
-        if let (Some(device), What::AsFound { key, value }) = (event.device, &event.what)
-            && ALIKE.contains(&key.as_str())
-        {
-            found.entry(key).or_default().insert(device, value);
+/// All settings as they were found at one time.
+struct Round<'a> {
+    found: Found<'a>,
+    counts: Counts<'a>,
+}
+
+/// Settings as they were found at first and, where any was told anew, for instance by a resumed run, at last.
+struct Settings<'a> {
+    rounds: Vec<Round<'a>>,
+    /// Device, key, and the first value and another that followed.
+    changed: Vec<(u32, &'a str, [&'a str; 2])>,
+}
+
+impl<'a> Settings<'a> {
+    fn of(standing: &'a Standing) -> Self {
+        let (mut first, mut last) = (Found::new(), Found::new());
+        let mut changed = Vec::new();
+        for event in standing.events() {
+            let (Some(device), What::AsFound { key, value }) = (event.device, &event.what) else {
+                continue;
+            };
+            if !ALIKE.contains(&key.as_str()) {
+                continue;
+            }
+            let begun = *first.entry(key).or_default().entry(device).or_insert(value);
+            let before = last.entry(key).or_default().insert(device, value);
+            if begun != value && before.is_some_and(|before| before != value) {
+                changed.push((device, key.as_str(), [begun, value]));
+            }
+        }
+        let all = [Some(first), (!changed.is_empty()).then_some(last)];
+        let rounds = all.into_iter().flatten();
+        Self {
+            rounds: rounds.map(|found| Round::of(standing, found)).collect(),
+            changed,
         }
     }
-    found
+}
+
+impl<'a> Round<'a> {
+    fn of(standing: &'a Standing, found: Found<'a>) -> Self {
+        let mut counts = Counts::new();
+        for (key, values) in &found {
+            for (device, value) in values.iter().filter(|(_, value)| is_read(value)) {
+                if let Some(kind) = kind(standing, *device) {
+                    let values = counts.entry((*key, kind)).or_default();
+                    *values.entry(*value).or_insert(0) += 1;
+                }
+            }
+        }
+        Self { found, counts }
+    }
 }
 
 fn kind(standing: &Standing, device: u32) -> Option<Kind<'_>> {
@@ -55,23 +97,11 @@ fn kind(standing: &Standing, device: u32) -> Option<Kind<'_>> {
     Some((&planned.engine, &planned.name))
 }
 
-fn counts<'a>(standing: &'a Standing, found: &Found<'a>) -> Counts<'a> {
-    let mut counts = Counts::new();
-    for (key, values) in found {
-        for (device, value) in values {
-            if let Some(kind) = kind(standing, *device) {
-                let values = counts.entry((*key, kind)).or_default();
-                *values.entry(*value).or_insert(0) += 1;
-            }
-        }
-    }
-    counts
-}
-
 /// Devices whose settings can be held against others of their kind, or against a promise.
-fn comparable(standing: &Standing, found: &Found) -> Vec<u32> {
+fn comparable(standing: &Standing, settings: &Settings) -> Vec<u32> {
     let devices = &standing.opened().plan.devices;
-    let told: BTreeSet<u32> = found.values().flat_map(|v| v.keys().copied()).collect();
+    let found = settings.rounds.iter().flat_map(|r| r.found.values());
+    let told: BTreeSet<u32> = found.flat_map(|v| v.keys().copied()).collect();
     let mut of_kind: BTreeMap<Kind, usize> = BTreeMap::new();
     for kind in told.iter().filter_map(|d| kind(standing, *d)) {
         *of_kind.entry(kind).or_insert(0) += 1;
@@ -86,79 +116,105 @@ fn comparable(standing: &Standing, found: &Found) -> Vec<u32> {
 
 /// Whether this record holds settings of devices that should be alike.
 pub fn are_comparable(standing: &Standing) -> bool {
-    !comparable(standing, &found(standing)).is_empty()
+    !comparable(standing, &Settings::of(standing)).is_empty()
+}
+
+/// Settings that were others later than at first, in words: what was measured before was not measured with them.
+pub fn changed(standing: &Standing) -> Vec<String> {
+    let devices = &standing.opened().plan.devices;
+    let told = |(device, key, [begun, later]): (u32, &str, [&str; 2])| {
+        let id = &devices.get(device as usize)?.id;
+        Some(format!(
+            "{id} was begun with {key} {begun} and went on with {later}"
+        ))
+    };
+    let changed = Settings::of(standing).changed;
+    changed.into_iter().filter_map(told).collect()
 }
 
 /// A device's settings held against its peers' and its promises.
+#[derive(Default)]
 struct Held<'a> {
     /// Each setting in which it differs, in words.
-    unlike: Vec<String>,
+    unlike: BTreeSet<String>,
     compared: u64,
     /// A setting that could not be read.
     unread: Option<&'a str>,
 }
 
-fn held<'a>(
-    standing: &'a Standing,
-    found: &Found<'a>,
-    counts: &Counts<'a>,
-    device: u32,
-) -> Held<'a> {
-    let mut held = Held {
-        unlike: Vec::new(),
-        compared: 0,
-        unread: None,
-    };
-    let Some(kind) = kind(standing, device) else {
-        return held;
-    };
-    for (key, wanted) in &standing.opened().plan.devices[device as usize].promised {
-        held.compared += 1;
-        match found.get(key.as_str()).and_then(|of| of.get(&device)) {
-            Some(own) if *own == wanted => {}
-            Some(own) if is_told(own) => {
-                let what = format!("{key} {own}, where the site's file promises {wanted}");
-                held.unlike.push(what);
-            }
-            _ => held.unread = Some(key),
+impl<'a> Held<'a> {
+    fn of(standing: &'a Standing, settings: &Settings<'a>, device: u32) -> Self {
+        let mut held = Self::default();
+        for round in &settings.rounds {
+            held.against_promises(standing, round, device);
+            held.against_peers(standing, round, device);
         }
+        held
     }
-    for (key, values) in found {
-        let own = values.get(&device).copied();
-        let Some(usual) = counts.get(&(*key, kind)).and_then(|c| most(c, own)) else {
-            continue;
+
+    fn against_promises(&mut self, standing: &'a Standing, round: &Round<'a>, device: u32) {
+        let Some(planned) = standing.opened().plan.devices.get(device as usize) else {
+            return;
         };
-        held.compared += 1;
-        match own {
-            Some(own) if own == usual => {}
-            Some(own) if !own.starts_with("unreadable") => {
-                held.unlike.push(format!("{key} {own}, its peers {usual}"));
+        for (key, wanted) in &planned.promised {
+            self.compared += 1;
+            let own = round.found.get(key.as_str()).and_then(|of| of.get(&device));
+            match own {
+                Some(own) if *own == wanted => {}
+                Some(own) if is_read(own) && *own != "not supported" => {
+                    let what = format!("{key} {own}, where the site's file promises {wanted}");
+                    self.unlike.insert(what);
+                }
+                _ => self.unread = Some(key),
             }
-            _ => held.unread = Some(*key),
         }
     }
-    held
+
+    fn against_peers(&mut self, standing: &'a Standing, round: &Round<'a>, device: u32) {
+        let Some(kind) = kind(standing, device) else {
+            return;
+        };
+        for (key, values) in &round.found {
+            let own = values.get(&device).copied();
+            if own.is_some_and(|own| !is_read(own)) {
+                self.unread = Some(*key);
+                continue;
+            }
+            let Some(usual) = round.counts.get(&(*key, kind)).and_then(|c| most(c, own)) else {
+                continue;
+            };
+            self.compared += 1;
+            match own {
+                Some(own) if own == usual => {}
+                Some(own) => {
+                    self.unlike
+                        .insert(format!("{key} {own}, its peers {usual}"));
+                }
+                None => self.unread = Some(*key),
+            }
+        }
+    }
+
+    fn in_words(&self) -> String {
+        let each: Vec<&str> = self.unlike.iter().map(String::as_str).collect();
+        each.join("; ")
+    }
 }
 
 /// Devices that are set up unlike most of their peers or unlike what was promised, and in what.
 pub fn unlike(standing: &Standing) -> Vec<(u32, String)> {
-    let found = found(standing);
-    let counts = counts(standing, &found);
-    let of = |device: u32| {
-        let held = held(standing, &found, &counts, device);
-        (device, held.unlike.join("; "))
-    };
-    let all = comparable(standing, &found).into_iter().map(of);
+    let settings = Settings::of(standing);
+    let of = |device: u32| (device, Held::of(standing, &settings, device).in_words());
+    let all = comparable(standing, &settings).into_iter().map(of);
     all.filter(|(_, unlike)| !unlike.is_empty()).collect()
 }
 
 impl<'a> Scene<'a> {
     /// For each device that has peers: the number of settings in which it differs from most of them.
     pub(super) fn settings(&self) -> Vec<Sight<'a>> {
-        let found = found(self.standing);
-        let counts = counts(self.standing, &found);
+        let settings = Settings::of(self.standing);
         let sight = |device: u32| {
-            let held = held(self.standing, &found, &counts, device);
+            let held = Held::of(self.standing, &settings, device);
             let evidence = match held.unread {
                 Some(key) if held.unlike.is_empty() => {
                     Evidence::Missing(format!("its setting {key} could not be read"))
@@ -172,18 +228,18 @@ impl<'a> Scene<'a> {
                 .id
                 .clone();
             Sight {
-                told: (!held.unlike.is_empty()).then(|| held.unlike.join("; ")),
+                told: (!held.unlike.is_empty()).then(|| held.in_words()),
                 ..Sight::new(id, Some(device), evidence)
             }
         };
-        let comparable = comparable(self.standing, &found);
+        let comparable = comparable(self.standing, &settings);
         comparable.into_iter().map(sight).collect()
     }
 }
 
-/// Whether a value is a setting, rather than why there is none.
-fn is_told(value: &str) -> bool {
-    !value.starts_with("unreadable") && value != "not supported"
+/// Whether a value is a setting, rather than why it could not be read.
+fn is_read(value: &str) -> bool {
+    !value.starts_with("unreadable")
 }
 
 /// The most frequent value without the device's own; of equals the first in their order.
