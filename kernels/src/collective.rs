@@ -303,9 +303,38 @@ pub enum CollectiveError {
     },
 }
 
+impl CollectiveError {
+    /// Ranks that were waited for all the time there is: they are silent. Where others gave the group up, whoever had
+    /// not come yet may be as well as the one that tells it.
+    pub fn silent(&self) -> &[u32] {
+        match self {
+            Self::TimedOut { waiting_for, .. } => waiting_for,
+            _ => &[],
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rank_that_had_not_come_when_others_gave_up_is_not_silent_and_one_that_was_waited_for_is() {
+        let waiting_for = vec![1, 2];
+        let given_up = CollectiveError::Aborted {
+            generation: 0,
+            lost: vec![3],
+            waiting_for: waiting_for.clone(),
+        };
+        assert_eq!(given_up.silent(), [0_u32; 0]);
+        let waited = CollectiveError::TimedOut {
+            rank: 0,
+            generation: 0,
+            waited_ms: 10_000,
+            waiting_for: waiting_for.clone(),
+        };
+        assert_eq!(waited.silent(), waiting_for);
+    }
 
     #[test]
     fn bus_bandwidth_follows_the_published_factor() {

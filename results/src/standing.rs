@@ -6,6 +6,7 @@
 //! event that opens a window comes before the rows inside it. It judges nothing: [`crate::verdict`].
 
 mod apart;
+mod gathered;
 mod series;
 pub mod sweep;
 pub mod window;
@@ -244,7 +245,7 @@ impl Standing {
             let window = window.find(|w| w.start_ns <= trial.start_ns);
             match window.filter(|_| is_possible_trial(trial)) {
                 Some(window) => {
-                    window.trial(trial, members_at(&self.members, trial.end_ns));
+                    window.trial(steps.device, trial, members_at(&self.members, trial.end_ns));
                 }
                 None => self.oddities += 1,
             }

@@ -399,6 +399,7 @@ fn a_killed_agent_is_its_nodes_fault_and_the_other_goes_on() {
     assert!(why.contains("ended with code 137"), "{why}");
     // The node's log has gone with its pod, and the record says so.
     assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(told[1].0, FaultKind::Journal);
     assert!(
         told[1]
             .1

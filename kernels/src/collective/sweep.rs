@@ -294,7 +294,8 @@ fn agree(
 ) -> Result<(u64, u64), CollectiveError> {
     let (total, reduced) = sum(group, longest_ns as f32, patience)?;
     let mean = total / group.ranks().max(1) as f32;
-    let pace = (mean * SLACK).max(PACE_MIN);
+    // A rank that tells nonsense makes nobody sleep for ever: no operation is waited for longer than that.
+    let pace = (mean * SLACK).max(PACE_MIN).min(patience.as_nanos() as f32);
     Ok((reduced.arrived_last_ns, pace as u64))
 }
 

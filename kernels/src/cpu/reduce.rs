@@ -186,11 +186,7 @@ impl Rank {
     }
 
     fn fail(&mut self, error: &CollectiveError) {
-        let missing = match error {
-            CollectiveError::TimedOut { waiting_for, .. } => waiting_for.clone(),
-            _ => Vec::new(),
-        };
-        self.step.fault = Some((error.to_string(), missing));
+        self.step.fault = Some((error.to_string(), error.silent().to_vec()));
     }
 
     fn reduce(&mut self, bucket: usize, seq: u64) -> Result<(), CollectiveError> {

@@ -46,13 +46,10 @@ pub(super) struct Broken {
 
 impl From<CollectiveError> for Broken {
     fn from(error: CollectiveError) -> Self {
-        let why = error.to_string();
-        let missing = match error {
-            CollectiveError::TimedOut { waiting_for, .. }
-            | CollectiveError::Aborted { waiting_for, .. } => waiting_for,
-            _ => Vec::new(),
-        };
-        Self { why, missing }
+        Self {
+            why: error.to_string(),
+            missing: error.silent().to_vec(),
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub struct SweepWindow {
     incomplete: u64,
     /// By step and number within it.
     open: BTreeMap<(u64, u32), Open>,
+    /// The latest of each device.
+    last: BTreeMap<u32, (u64, u32)>,
     /// The latest of those that all ranks have told.
     newest: Option<(u64, u32)>,
 }
@@ -76,11 +78,22 @@ impl SizeTrials {
 
 impl SweepWindow {
     /// Takes one rank's row; gives payload and time, s, of an operation out of place that counts and that all ranks have now told.
-    pub(super) fn push(&mut self, row: &TrialRow, members: usize) -> Option<(u64, f64)> {
+    pub(super) fn push(
+        &mut self,
+        device: u32,
+        row: &TrialRow,
+        members: usize,
+    ) -> Option<(u64, f64)> {
         let size = self.sizes.entry((row.bytes, row.in_place));
         let size = size.or_insert_with(SizeTrials::new);
         size.wrong = size.wrong.saturating_add(row.wrong);
         let key = (row.seq, row.index);
+        let last = self.last.insert(device, key);
+        if last.is_some_and(|last| key <= last) {
+            // Told once more, or out of order: a rank alone would make up for all.
+            self.incomplete += 1;
+            return None;
+        }
         let open = self.open.entry(key).or_insert(Open {
             row: *row,
             ranks: 0,
@@ -153,8 +166,8 @@ mod tests {
     #[test]
     fn an_operation_is_one_over_all_ranks_and_its_latency_counts_from_the_due_time() {
         let mut sweep = SweepWindow::default();
-        assert_eq!(sweep.push(&row(0, 1_100, 1_400, 1_900), 2), None);
-        let whole = sweep.push(&row(0, 1_400, 1_400, 2_000), 2);
+        assert_eq!(sweep.push(0, &row(0, 1_100, 1_400, 1_900), 2), None);
+        let whole = sweep.push(1, &row(0, 1_400, 1_400, 2_000), 2);
         assert_eq!(whole.map(|w| w.0), Some(64));
         let (bytes, size) = sweep.largest().unwrap();
         assert_eq!(bytes, 64);
@@ -172,20 +185,30 @@ mod tests {
             wrong: 3,
             ..row(0, 1_000, 1_000, 2_000)
         };
-        assert_eq!(sweep.push(&warm, 1), None);
+        assert_eq!(sweep.push(0, &warm, 1), None);
         let (_, size) = sweep.largest().unwrap();
         assert_eq!((size.whole.count(), size.warm_up, size.wrong), (0, 1, 3));
     }
 
     #[test]
+    fn a_rank_that_tells_an_operation_twice_makes_up_for_no_other() {
+        let mut sweep = SweepWindow::default();
+        for _ in 0..2 {
+            assert_eq!(sweep.push(0, &row(0, 1_000, 1_000, 2_000), 2), None);
+        }
+        assert_eq!(sweep.untold(false), 1);
+        assert!(sweep.push(1, &row(0, 1_000, 1_000, 2_000), 2).is_some());
+    }
+
+    #[test]
     fn ranks_that_tell_of_different_sizes_have_moved_nothing_that_counts() {
         let mut sweep = SweepWindow::default();
-        sweep.push(&row(0, 1_000, 1_000, 2_000), 2);
+        sweep.push(0, &row(0, 1_000, 1_000, 2_000), 2);
         let other = TrialRow {
             bytes: 128,
             ..row(0, 1_000, 1_000, 2_000)
         };
-        assert_eq!(sweep.push(&other, 2), None);
+        assert_eq!(sweep.push(1, &other, 2), None);
         assert_eq!((sweep.untold(false), sweep.untold(true)), (1, 1));
         assert!(sweep.sizes.values().all(|s| s.whole.count() == 0));
     }
@@ -193,13 +216,13 @@ mod tests {
     #[test]
     fn what_a_rank_did_not_tell_counts_once_it_is_overtaken_and_all_of_it_at_the_end() {
         let mut sweep = SweepWindow::default();
-        sweep.push(&row(0, 1_000, 1_000, 2_000), 2);
+        sweep.push(0, &row(0, 1_000, 1_000, 2_000), 2);
         assert_eq!((sweep.untold(false), sweep.untold(true)), (0, 1));
-        for _ in 0..2 {
-            sweep.push(&row(1, 3_000, 3_000, 4_000), 2);
+        for rank in 0..2 {
+            sweep.push(rank, &row(1, 3_000, 3_000, 4_000), 2);
         }
         assert_eq!(sweep.untold(false), 1);
-        sweep.push(&row(2, 5_000, 5_000, 6_000), 2);
+        sweep.push(0, &row(2, 5_000, 5_000, 6_000), 2);
         assert_eq!((sweep.untold(false), sweep.untold(true)), (1, 2));
     }
 }

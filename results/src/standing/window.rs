@@ -1,13 +1,11 @@
 //! What happened within one segment of the schedule: per device, per series and for the group.
 
+pub use super::gathered::Gathered;
 use super::series::SeriesWindow;
 use super::sweep::SweepWindow;
 use crate::frame::{OpRow, StepRow, TrialRow};
 use crate::plan::{Plan, Segment, SegmentKind};
 use crate::stats::blocks::Blocks;
-use crate::stats::dependence::Dependence;
-use crate::stats::distribution::Distribution;
-use crate::stats::finite::Finite;
 use crate::stats::response::Response;
 use std::collections::BTreeMap;
 
@@ -95,72 +93,6 @@ struct OpenOp {
     end_ns: u64,
     bytes: u64,
     ranks: usize,
-}
-
-/// A distribution that is made when its first sample arrives, and how far its samples depend on each other.
-#[derive(Debug)]
-pub struct Gathered {
-    resolution: f64,
-    inner: Option<Distribution>,
-    dependence: Dependence,
-}
-
-impl Gathered {
-    /// `resolution`: smallest step told apart, in the samples' unit.
-    pub fn new(resolution: f64) -> Self {
-        Self {
-            resolution,
-            inner: None,
-            dependence: Dependence::default(),
-        }
-    }
-
-    /// As [`Self::new`], and all samples are kept in order while they are no more than `most`.
-    pub fn in_order(resolution: f64, most: usize) -> Self {
-        Self {
-            dependence: Dependence::keeping(most),
-            ..Self::new(resolution)
-        }
-    }
-
-    pub fn record(&mut self, value: f64) {
-        if self.inner.is_none() {
-            self.inner = Distribution::new(self.resolution).ok();
-        }
-        if let Some(inner) = &mut self.inner
-            && inner.record(value)
-        {
-            self.dependence.push(value);
-        }
-    }
-
-    /// [`Self::record`] for each of the values.
-    pub(super) fn record_all(&mut self, finite: &Finite) {
-        if self.inner.is_none() {
-            self.inner = Distribution::new(self.resolution).ok();
-        }
-        if let Some(inner) = &mut self.inner
-            && inner.record_all(finite)
-        {
-            self.dependence.push_all(finite);
-        } else {
-            finite.values().iter().for_each(|v| self.record(*v));
-        }
-    }
-
-    /// How far its samples depend on each other.
-    pub fn dependence(&self) -> &Dependence {
-        &self.dependence
-    }
-
-    /// `None` before the first sample.
-    pub fn get(&self) -> Option<&Distribution> {
-        self.inner.as_ref()
-    }
-
-    pub fn count(&self) -> u64 {
-        self.inner.as_ref().map_or(0, Distribution::count)
-    }
 }
 
 const SECONDS: f64 = 1e-9;
@@ -273,8 +205,9 @@ impl Window {
 
 impl Window {
     /// One rank's all-reduce of a sweep.
-    pub(super) fn trial(&mut self, row: &TrialRow, members: &[u32]) {
-        if let Some((bytes, took)) = self.group.sweep.push(row, members.len()) {
+    pub(super) fn trial(&mut self, device: u32, row: &TrialRow, members: &[u32]) {
+        let told = self.group.sweep.push(device, row, members.len());
+        if let Some((bytes, took)) = told {
             let times = self.group.ops.entry(bytes);
             let times = times.or_insert_with(|| Gathered::in_order(SECONDS, KEPT));
             times.record(took);
@@ -378,9 +311,14 @@ impl GroupWindow {
         let mut whole = None;
         let device = device as usize;
         if self.cursors.len() <= device {
-            self.cursors.resize(device + 1, (op.seq, 0));
+            self.cursors.resize(device + 1, (0, 0));
         }
         let cursor = &mut self.cursors[device];
+        if op.seq < cursor.0 {
+            // Told once more, or out of order: a rank alone would make up for all.
+            self.spoilt_ops += 1;
+            return None;
+        }
         if cursor.0 != op.seq {
             *cursor = (op.seq, 0);
         }
@@ -528,6 +466,22 @@ mod tests {
             4 | 5 if rare => chance.below(40) as f64,
             _ => before,
         }
+    }
+
+    #[test]
+    fn a_rank_that_tells_operations_in_turns_makes_up_for_no_other() {
+        let mut group = GroupWindow::new();
+        let op = |seq| OpRow {
+            seq,
+            start_ns: 1_000,
+            end_ns: 2_000,
+            bytes: 1 << 40,
+        };
+        for seq in [8, 9, 8, 9] {
+            assert_eq!(group.op(0, &op(seq), 2), None);
+        }
+        assert!(group.ops.is_empty());
+        assert_eq!((group.untold_ops(false), group.untold_ops(true)), (1, 4));
     }
 
     #[test]

@@ -115,6 +115,7 @@ pub fn doubts(standing: &Standing) -> Vec<String> {
     }
     doubts.extend(settings::changed(standing));
     doubts.extend(corrupted(standing));
+    doubts.extend(missummed(standing));
     doubts.extend(unsteady(standing));
     doubts.extend(untested(standing));
     if resumes > 1 {
@@ -164,6 +165,21 @@ fn corrupted(standing: &Standing) -> Option<String> {
         "{} floats came otherwise than they were sent between {one} and {other}{more}",
         first.wrong
     ))
+}
+
+/// Totals of a sweep that were wrong where no device told of a wrong result.
+fn missummed(standing: &Standing) -> Option<String> {
+    let told = standing.devices().iter().any(|d| d.mismatches > 0);
+    let sizes = standing
+        .windows()
+        .iter()
+        .flat_map(|w| w.group.sweep.sizes.values());
+    let wrong = sizes.fold(0, |sum: u64, s| sum.saturating_add(s.wrong));
+    (wrong > 0 && !told).then(|| {
+        format!(
+            "{wrong} elements of a sweep's totals were wrong, and no device told of a wrong result"
+        )
+    })
 }
 
 /// Devices whose free memory was not tested, though the profile asks for it.
